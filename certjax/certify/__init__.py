@@ -1,0 +1,29 @@
+"""From votes, margins and bounds to certificates. Names load lazily: `report` reads
+certificates where JAX is not installed."""
+
+_HOME = {
+  'ABSTAIN': '_certificate',
+  'Certificate': '_certificate',
+  'certificate': '_certificate',
+  'clopper_pearson': '_confidence',
+  'clopper_pearson_upper': '_confidence',
+  'predict_p_value': '_confidence',
+  'from_votes': '_randomized',
+  'sampled': '_randomized',
+  'predict': '_randomized',
+  'votes': '_votes',
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name):
+  if name not in _HOME:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  from importlib import import_module
+
+  return getattr(import_module(f'{__name__}.{_HOME[name]}'), name)
+
+
+def __dir__():
+  return sorted(_HOME)
