@@ -8,8 +8,12 @@ _HOME = {
   'clopper_pearson': '_confidence',
   'clopper_pearson_upper': '_confidence',
   'predict_p_value': '_confidence',
+  'check_num_samples': '_randomized',
   'from_votes': '_randomized',
+  'label_from_votes': '_randomized',
+  'largest_radius': '_randomized',
   'sampled': '_randomized',
+  'sampled_votes': '_randomized',
   'predict': '_randomized',
   'votes': '_votes',
 }

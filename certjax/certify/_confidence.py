@@ -93,9 +93,14 @@ def predict_p_value(top, runner_up):
   return np.where(top > runner_up, np.minimum(2 * tail, 1.0), 1.0)
 
 
-def _check(successes, trials, alpha):
+def check_alpha(alpha):
+  """Raises `ValueError` unless `alpha` is a failure probability in (0, 1)."""
   if not 0 < alpha < 1:
     raise ValueError(f'`alpha` is a failure probability in (0, 1), got alpha={alpha}.')
+
+
+def _check(successes, trials, alpha):
+  check_alpha(alpha)
   k, n = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(trials, np.float64))
   bad = ~((k >= 0) & (k <= n))
   if np.any(bad):

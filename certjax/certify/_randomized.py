@@ -1,0 +1,225 @@
+"""CERTIFY and PREDICT of Cohen, Rosenfeld & Kolter 2019, for any `Smoothing`.
+
+The class is selected on one set of samples and bounded on another, drawn with another key:
+bounding the class on the samples that chose it would not be a confidence bound.
+"""
+
+import jax
+import numpy as np
+
+from certjax.certify._certificate import ABSTAIN, Certificate, certificate
+from certjax.certify._confidence import (
+  check_alpha,
+  clopper_pearson,
+  clopper_pearson_upper,
+  predict_p_value,
+)
+from certjax.certify._votes import votes
+
+_SELECTION, _ESTIMATION, _PREDICTION = 0, 1, 2  # Folded into the key: independent draws.
+_TOP_SHARE = 0.9  # Share of alpha spent on p_a when the runner-up is bounded too.
+
+
+def sampled(
+  key,
+  model_fn,
+  smoothing,
+  x,
+  *,
+  index=None,
+  num_selection=100,
+  num_samples=100_000,
+  alpha=1e-3,
+  runner_up=False,
+  chunk=1000,
+  mesh=None,
+) -> Certificate:
+  """Certifies images by randomized smoothing.
+
+  1. `num_selection` samples choose the class A.
+  2. `num_samples` fresh samples give p_a, the Clopper-Pearson lower bound of A's probability.
+  3. The radius is `smoothing.radius(p_a)`; nothing is certified where it is 0.
+
+  Args:
+    key: one typed key; the noise depends on it, `index` and the sample's number only.
+    model_fn: `x~[chunk, ...] -> logits[chunk, K]`.
+    smoothing: a `Smoothing`.
+    x: float[B, ...], images.
+    index: int[B], data set indices; default 0..B-1.
+    num_selection: samples an image for the choice of the class.
+    num_samples: samples an image for the bound.
+    alpha: failure probability, per image: each certificate alone is wrong with probability at
+      most alpha; over many images errors add up.
+    runner_up: bound the largest other count too (alpha split .9 / .1), which
+      certifies more where no class has a majority.
+    chunk: rows of the model's batch on each device.
+    mesh: default all devices of this process.
+
+  Returns:
+    A `Certificate` in the norm and unit of `smoothing`.
+
+  Raises:
+    ValueError: on bad arguments, among them a `num_samples` that can never certify at `alpha`.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> from certjax import smoothing
+    >>> model_fn = lambda x: jnp.stack([x[:, 0], -x[:, 0]], axis=1)
+    >>> proof = sampled(jax.random.key(0), model_fn, smoothing.gaussian(sigma=0.5),
+    ...                 jnp.array([[1.0]]), num_samples=1000, chunk=100)
+    >>> int(proof.label[0]), bool(0.7 < proof.radius[0] <= 1.0)
+    (0, True)
+
+  References:
+    Cohen, Rosenfeld & Kolter 2019 (arXiv:1902.02918), CERTIFY.
+  """
+  check_num_samples(smoothing, num_samples, alpha, runner_up=runner_up)
+  candidate, counts = sampled_votes(
+    key, model_fn, smoothing, x, index=index, num_selection=num_selection,
+    num_samples=num_samples, chunk=chunk, mesh=mesh,
+  )  # fmt: skip
+  return from_votes(
+    smoothing, candidate, counts, num_samples=num_samples, alpha=alpha, runner_up=runner_up, x=x
+  )
+
+
+def sampled_votes(
+  key, model_fn, smoothing, x, *, index=None, num_selection, num_samples, chunk=1000, mesh=None
+):
+  """The device part of `sampled`: the selected class and the votes that will bound it.
+
+  Returns:
+    candidate int64[B] (ties of the selection go to the lowest class) and counts int32[B, K].
+  """
+  draw = lambda purpose, number: votes(
+    jax.random.fold_in(key, purpose), model_fn, smoothing, x, index=index,
+    num_samples=number, chunk=chunk, mesh=mesh,
+  )  # fmt: skip
+  candidate = np.argmax(draw(_SELECTION, num_selection), axis=-1).astype(np.int64)
+  return candidate, draw(_ESTIMATION, num_samples)
+
+
+def from_votes(
+  smoothing, candidate, counts, *, num_samples, alpha=1e-3, runner_up=False, x=None
+) -> Certificate:
+  """The host part of `sampled`: float64, rounded down.
+
+  With `runner_up`, p_b is the Clopper-Pearson upper bound of the largest other count. No
+  correction over the classes is needed: the true runner-up's count is at most that
+  maximum, and the bound grows with the count. p_b never exceeds 1 - p_a.
+
+  Args:
+    smoothing: a `Smoothing`.
+    candidate: int[...], the class selected on other samples.
+    counts: int[..., K].
+    num_samples: samples drawn; more than the counts sum to where a sample had a NaN.
+    alpha: failure probability, per image.
+    runner_up: see `sampled`.
+    x: images, for radii that depend on them.
+
+  Returns:
+    A `Certificate`.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> proof = from_votes(smoothing.gaussian(sigma=1.0), [0], [[60_000, 20_000, 20_000]],
+    ...                    num_samples=100_000, runner_up=True)
+    >>> round(float(proof.radius[0]), 3)
+    0.533
+  """
+  candidate, counts = np.asarray(candidate), np.asarray(counts)
+  top = np.take_along_axis(counts, candidate[..., None], axis=-1)[..., 0]
+  if not runner_up:
+    radius = smoothing.radius(clopper_pearson(top, num_samples, alpha=alpha), x=x)
+  else:
+    others = np.where(np.arange(counts.shape[-1]) == candidate[..., None], 0, counts)
+    p_a = clopper_pearson(top, num_samples, alpha=_TOP_SHARE * alpha)
+    p_b = clopper_pearson_upper(others.max(axis=-1), num_samples, alpha=(1 - _TOP_SHARE) * alpha)
+    p_b = np.minimum(p_b, np.nextafter(1 - p_a, 2.0))
+    radius = smoothing.radius(p_a, p_b, x=x)
+  return certificate(np.where(radius > 0, candidate, ABSTAIN), radius)
+
+
+def predict(
+  key, model_fn, smoothing, x, *, index=None, num_samples, alpha, chunk=1000, mesh=None
+):
+  """The smoothed classifier's label, or `ABSTAIN`.
+
+  Abstains unless the top two classes differ significantly (two-sided binomial test), so the
+  label is not the smoothed classifier's with probability at most alpha.
+
+  Args:
+    key: one typed key; draws are independent of those of `sampled` with the same key.
+    model_fn: `x~[chunk, ...] -> logits[chunk, K]`.
+    smoothing: a `Smoothing`.
+    x: float[B, ...], images.
+    index: int[B], data set indices; default 0..B-1.
+    num_samples: samples an image.
+    alpha: failure probability, per image.
+    chunk: rows of the model's batch on each device.
+    mesh: default all devices of this process.
+
+  Returns:
+    int64[B].
+
+  Raises:
+    ValueError: on bad arguments, among them a `num_samples` that always abstains at `alpha`.
+
+  References:
+    Cohen, Rosenfeld & Kolter 2019 (arXiv:1902.02918), PREDICT; Hung & Fithian 2019.
+  """
+  check_alpha(alpha)
+  if predict_p_value(num_samples, 0) > alpha:
+    needed = int(np.ceil(1 - np.log2(alpha)))
+    raise ValueError(
+      f'`num_samples`={num_samples} always abstains at `alpha`={alpha:g}: PREDICT needs at '
+      f'least {needed}.'
+    )
+  counts = votes(
+    jax.random.fold_in(key, _PREDICTION), model_fn, smoothing, x, index=index,
+    num_samples=num_samples, chunk=chunk, mesh=mesh,
+  )  # fmt: skip
+  return label_from_votes(counts, alpha=alpha)
+
+
+def label_from_votes(counts, *, alpha):
+  """The host part of `predict`: int64[...] from counts int[..., K]; ties abstain."""
+  counts = np.asarray(counts)
+  label = np.argmax(counts, axis=-1).astype(np.int64)
+  ordered = np.sort(np.pad(counts, [(0, 0)] * (counts.ndim - 1) + [(1, 0)]), axis=-1)
+  sure = predict_p_value(ordered[..., -1], ordered[..., -2]) <= alpha
+  return np.where(sure, label, ABSTAIN)
+
+
+def check_num_samples(smoothing, num_samples, alpha, *, runner_up=False):
+  """Refuses a number of samples that can never certify anything.
+
+  Raises:
+    ValueError: naming the smallest number that can.
+  """
+  check_alpha(alpha)
+  if num_samples >= 1 and largest_radius(smoothing, num_samples, alpha, runner_up=runner_up) > 0:
+    return
+  needed = 1
+  while largest_radius(smoothing, needed, alpha, runner_up=runner_up) <= 0:
+    needed += 1
+  raise ValueError(
+    f'`num_samples`={num_samples} can never certify at `alpha`={alpha:g}: at least {needed} are '
+    f'needed (PREDICT: {int(np.ceil(1 - np.log2(alpha)))}).'
+  )
+
+
+def largest_radius(smoothing, num_samples, alpha, *, runner_up=False) -> float:
+  """The radius of an image on which all samples agree: no image can get more.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> round(largest_radius(smoothing.gaussian(sigma=0.25), 100_000, 1e-3), 6)
+    0.952864
+  """
+  counts = np.array([[num_samples, 0]])
+  proof = from_votes(
+    smoothing, [0], counts, num_samples=num_samples, alpha=alpha, runner_up=runner_up
+  )
+  return float(proof.radius[0])
+

@@ -1,0 +1,19 @@
+"""Normalisation as the model's first layer: noise and attacks live in [0, 1] pixels."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+class Normalize(nn.Module):
+  """(x - mean) / std for each channel, constants rather than parameters.
+
+  Attributes:
+    mean: one number a channel.
+    std: one number a channel.
+  """
+
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+  def __call__(self, x):
+    return (x - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)

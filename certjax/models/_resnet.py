@@ -1,0 +1,87 @@
+"""CIFAR ResNets of He et al. 2016, section 4.2: depth 6n + 2, three stages of n basic blocks.
+
+Shortcuts without parameters (option A: stride and zero-padded channels) or, as in the
+network that Cohen et al. trained, a 1x1 convolution with BatchNorm (option B).
+"""
+
+import functools
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from certjax import parallel
+from certjax.layers import conv_general_dilated
+from certjax.models._normalize import Normalize
+
+_conv = functools.partial(
+  nn.Conv,
+  use_bias=False,
+  conv_general_dilated=conv_general_dilated,
+  kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
+)
+
+
+class BasicBlock(nn.Module):
+  """relu(BN(conv3x3(relu(BN(conv3x3(x))))) + shortcut(x)).
+
+  Attributes:
+    features: channels of the output.
+    stride: of the first convolution.
+    shortcut: 'A' or 'B'.
+  """
+
+  features: int
+  stride: int = 1
+  shortcut: str = 'A'
+
+  @nn.compact
+  def __call__(self, x, train):
+    norm = functools.partial(_batch_norm, train)
+    y = _conv(self.features, (3, 3), strides=self.stride, padding=1)(x)
+    y = nn.relu(norm()(y))
+    y = norm()(_conv(self.features, (3, 3), padding=1)(y))
+    if x.shape != y.shape:
+      x = self._project(x, norm)
+    return nn.relu(x + y)
+
+  def _project(self, x, norm):
+    if self.shortcut == 'B':
+      return norm()(_conv(self.features, (1, 1), strides=self.stride)(x))
+    x = x[:, :: self.stride, :: self.stride]
+    extra = self.features - x.shape[-1]
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
+
+
+class ResNet(nn.Module):
+  """ResNet of depth 6n + 2 for 32x32 images, in 16, 32 and 64 channels.
+
+  Attributes:
+    num_classes: K.
+    depth: 20, 32, 44, 56, 110, ...
+    shortcut: 'A' (no parameters) or 'B' (1x1 convolution).
+    mean, std: normalisation of each channel.
+  """
+
+  num_classes: int
+  depth: int = 20
+  shortcut: str = 'A'
+  mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+  std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    if (self.depth - 2) % 6:
+      raise ValueError(f'`depth` must be 6n + 2 (20, 32, 56, 110, ...), got {self.depth}.')
+    x = Normalize(self.mean, self.std)(x)
+    x = nn.relu(_batch_norm(train)(_conv(16, (3, 3), padding=1)(x)))
+    for stage, features in enumerate((16, 32, 64)):
+      for block in range((self.depth - 2) // 6):
+        stride = 2 if stage and block == 0 else 1
+        x = BasicBlock(features, stride, self.shortcut)(x, train)
+    return nn.Dense(self.num_classes)(jnp.mean(x, axis=(1, 2)))
+
+
+def _batch_norm(train):
+  """Statistics over the batch of all devices in training, running ones otherwise."""
+  axis = parallel.AXIS if train else None
+  return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=axis)
