@@ -1,0 +1,53 @@
+"""The training loop: batches in, a trained state out; progress goes to callbacks."""
+
+import jax
+
+from certjax import parallel
+
+
+def fit(
+  step, state, batches, *, key, mesh, log_every=50, save_every=None, on_log=None, on_save=None
+):
+  """Runs a training step over an iterator of batches.
+
+  Args:
+    step: per-replica step of `make_step`.
+    state: a `TrainState`; its `step` is where the run stands.
+    batches: iterator of {'x', 'y', 'index'} that starts at that step.
+    key: root key of the run.
+    mesh: from `parallel.data_mesh`; the batch must divide evenly over it.
+    log_every: steps between calls of `on_log(step, metrics)`; metrics are the mean over those
+      steps, so the host waits for the device only then.
+    save_every: steps between calls of `on_save(state)`; it is called at the end as well.
+    on_log, on_save: callbacks.
+
+  Returns:
+    The last `TrainState`.
+  """
+  specs = (parallel.REPLICATED, parallel.REPLICATED, parallel.SHARDED)
+  compiled = parallel.pmap(
+    step, mesh, specs, (parallel.REPLICATED, parallel.REPLICATED), donate_argnums=(0,)
+  )
+  done, saved = int(state.step), int(state.step)
+  state, key = parallel.replicate(mesh, (state, key))
+  window = []
+  for batch in batches:
+    state, metrics = compiled(state, key, parallel.shard_batch(mesh, batch))
+    done, window = done + 1, [*window, metrics]
+    if len(window) == log_every:
+      _log(on_log, done, window)
+      window = []
+    if save_every and on_save and done % save_every == 0:
+      on_save(state)
+      saved = done
+  if window:
+    _log(on_log, done, window)
+  if on_save and done != saved:
+    on_save(state)
+  return state
+
+
+def _log(on_log, step, window):
+  if on_log:
+    values = jax.device_get(window)
+    on_log(step, {name: sum(v[name] for v in values) / len(values) for name in values[0]})

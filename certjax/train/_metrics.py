@@ -1,0 +1,58 @@
+"""Metrics of a training run: one JSON line a logged step, and TensorBoard where wanted."""
+
+import contextlib
+import json
+import pathlib
+
+
+@contextlib.contextmanager
+def open_metrics(path, *, step=0, tensorboard=None):
+  """Opens a metrics file for a run that stands at `step`.
+
+  Lines of later steps, left by a run that died after its last checkpoint, are dropped: the
+  resumed run writes them again.
+
+  Args:
+    path: the JSONL file.
+    step: steps done.
+    tensorboard: folder for TensorBoard events (needs the `tensorboard` extra), or None.
+
+  Yields:
+    `write(step, metrics)`.
+  """
+  path = pathlib.Path(path)
+  kept = []
+  if path.exists():
+    for line in path.read_text().splitlines():
+      with contextlib.suppress(json.JSONDecodeError):  # A torn last line.
+        if json.loads(line)['step'] <= step:
+          kept.append(line + '\n')
+  path.write_text(''.join(kept))
+  events = _tensorboard(tensorboard)
+  with path.open('a') as file:
+
+    def write(step, metrics):
+      metrics = {name: float(value) for name, value in metrics.items()}
+      file.write(json.dumps({'step': step, **metrics}) + '\n')
+      file.flush()
+      if events is not None:
+        for name, value in metrics.items():
+          events.add_scalar(name, value, step)
+
+    try:
+      yield write
+    finally:
+      if events is not None:
+        events.close()
+
+
+def _tensorboard(folder):
+  if folder is None:
+    return None
+  try:
+    from tensorboardX import SummaryWriter
+  except ImportError as error:
+    raise ValueError(
+      '`tensorboard` needs the extra of that name: pip install "certjax[tensorboard]".'
+    ) from error
+  return SummaryWriter(str(folder))

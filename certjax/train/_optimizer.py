@@ -1,0 +1,68 @@
+"""Optimisers and learning-rate schedules by name, as the papers set them."""
+
+import optax
+
+
+def schedule(name, *, peak, num_steps, warmup_steps=0, decay_every=None, decay=0.1):
+  """A learning-rate schedule.
+
+  Args:
+    name: 'constant', 'cosine' (to 0 at `num_steps`) or 'step' (times `decay` every
+      `decay_every` steps).
+    peak: the largest learning rate.
+    num_steps: steps of the run.
+    warmup_steps: linear warm-up from 0 before it.
+    decay_every: steps between decays, for 'step'.
+    decay: factor of a decay, for 'step'.
+
+  Returns:
+    An optax schedule.
+
+  Raises:
+    ValueError: for an unknown name, or a 'step' schedule without `decay_every`.
+
+  Example:
+    >>> float(schedule('step', peak=0.5, num_steps=90, decay_every=30, decay=0.5)(60))
+    0.125
+  """
+  rest = max(num_steps - warmup_steps, 1)
+  if name == 'step' and not decay_every:
+    raise ValueError('the learning-rate schedule "step" needs `decay_every` (steps), got none.')
+  known = {
+    'constant': lambda: optax.constant_schedule(peak),
+    'cosine': lambda: optax.cosine_decay_schedule(peak, rest),
+    'step': lambda: optax.exponential_decay(peak, decay_every, decay, staircase=True),
+  }
+  if name not in known:
+    raise ValueError(f'the schedule must be one of {", ".join(known)}; got {name!r}.')
+  if not warmup_steps:
+    return known[name]()
+  warmup = optax.linear_schedule(0.0, peak, warmup_steps)
+  return optax.join_schedules([warmup, known[name]()], [warmup_steps])
+
+
+def optimizer(name, learning_rate, *, momentum=0.9, weight_decay=0.0):
+  """An optimiser.
+
+  Args:
+    name: 'sgd' (Nesterov-free momentum, weight decay added to the gradient as in PyTorch),
+      'nesterov', or 'adam' (decoupled weight decay).
+    learning_rate: a number or an optax schedule.
+    momentum: of 'sgd' and 'nesterov'.
+    weight_decay: on every parameter.
+
+  Returns:
+    An `optax.GradientTransformation`.
+
+  Raises:
+    ValueError: for an unknown name.
+  """
+  decayed = optax.add_decayed_weights(weight_decay)
+  known = {
+    'sgd': lambda: optax.chain(decayed, optax.sgd(learning_rate, momentum)),
+    'nesterov': lambda: optax.chain(decayed, optax.sgd(learning_rate, momentum, nesterov=True)),
+    'adam': lambda: optax.adamw(learning_rate, weight_decay=weight_decay),
+  }
+  if name not in known:
+    raise ValueError(f'the optimiser must be one of {", ".join(known)}; got {name!r}.')
+  return known[name]()

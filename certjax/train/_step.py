@@ -1,0 +1,110 @@
+"""The training step, per replica: perturb, add noise, descend the loss.
+
+Noise augmentation, adversarial training, TRADES, SmoothAdv, IBP and PAT are this one step with
+another `perturb` and another `loss`.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from certjax import parallel
+from certjax.models import bind
+
+_PERTURB, _NOISE, _LOSS = 0, 1, 2  # Folded into each example's key: independent draws.
+
+
+class TrainState(NamedTuple):
+  """All that a training run carries from step to step.
+
+  Attributes:
+    step: int32 scalar, steps done.
+    params: trained variables.
+    batch_stats: BatchNorm's running statistics; {} without BatchNorm.
+    opt_state: the optimiser's.
+  """
+
+  step: Any
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+
+  @property
+  def variables(self):
+    """What `models.bind` takes."""
+    return {'params': self.params, 'batch_stats': self.batch_stats}
+
+
+def init_state(key, module, tx, shape) -> TrainState:
+  """A fresh `TrainState` for images of `shape` = (H, W, C)."""
+  variables = jax.jit(module.init)(key, jnp.zeros((1, *shape)))
+  params, batch_stats = variables['params'], variables.get('batch_stats', {})
+  return TrainState(jnp.int32(0), params, batch_stats, tx.init(params))
+
+
+def make_step(module, tx, loss, *, smoothing=None, perturb=None):
+  """The per-replica training step; map it with `parallel.pmap`.
+
+  Randomness is counter based: example i at step t draws from
+  fold_in(fold_in(root, t), index_i), so that noise is fresh at every step, and a resumed run or another
+  number of devices sees the same noise.
+
+  Args:
+    module: a `flax.linen.Module` called as `module(x, train=...)`.
+    tx: an optax optimiser.
+    loss: `(keys[B], apply, x, y, step) -> (scalar, (metrics, batch_stats))`, a mean over its
+      batch; `apply(x, train) -> (logits, batch_stats)`.
+    smoothing: its noise is added to each image, after `perturb`.
+    perturb: `(keys[B], model_fn, x, y, step) -> x'`; the model is in evaluation mode.
+
+  Returns:
+    `step(state, key, batch) -> (state, metrics)` with batch = {'x': uint8 or float[B, H, W, C],
+    'y': int32[B], 'index': int32[B]}; gradients, metrics and BatchNorm statistics are means
+    over the mesh axis.
+  """
+
+  def step(state, key, batch):
+    x, y = as_pixels(batch['x']), batch['y']
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(
+      jax.random.fold_in(key, state.step), batch['index']
+    )
+    keys_perturb, keys_noise, keys_loss = (
+      jax.vmap(jax.random.fold_in, (0, None))(keys, use) for use in (_PERTURB, _NOISE, _LOSS)
+    )
+    if perturb is not None:
+      x = perturb(keys_perturb, bind(module, state.variables), x, y, state.step)
+      x = lax.stop_gradient(x)
+    if smoothing is not None:
+      x = jax.vmap(smoothing.sample)(keys_noise, x)
+
+    def objective(params):
+      apply = _apply(module, params, state.batch_stats)
+      return loss(keys_loss, apply, x, y, state.step)
+
+    (value, (metrics, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    metrics = {'loss': value, **metrics}
+    grads, metrics, stats = lax.pmean((grads, metrics, stats), parallel.AXIS)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, stats, opt_state), metrics
+
+  return step
+
+
+def as_pixels(x):
+  """float32 in [0, 1] from uint8 grey levels; float images pass through."""
+  return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
+
+
+def _apply(module, params, batch_stats):
+  def apply(x, train):
+    variables = {'params': params, 'batch_stats': batch_stats}
+    if not train:
+      return module.apply(variables, x, train=False), batch_stats
+    logits, updated = module.apply(variables, x, train=True, mutable=['batch_stats'])
+    return logits, updated.get('batch_stats', batch_stats)
+
+  return apply
