@@ -9,12 +9,14 @@ _HOME = {
   'clopper_pearson_upper': '_confidence',
   'predict_p_value': '_confidence',
   'check_num_samples': '_randomized',
+  'check_predict_samples': '_randomized',
   'from_votes': '_randomized',
   'label_from_votes': '_randomized',
   'largest_radius': '_randomized',
   'sampled': '_randomized',
   'sampled_votes': '_randomized',
   'predict': '_randomized',
+  'predict_votes': '_randomized',
   'votes': '_votes',
 }
 

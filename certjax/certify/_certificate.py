@@ -42,8 +42,6 @@ def certificate(label, radius) -> Certificate:
     >>> certificate([3, 7], [0.5, float('nan')])
     Certificate(label=array([ 3, -1]), radius=array([0.5, 0. ]))
   """
-  label, radius = np.broadcast_arrays(
-    np.asarray(label, np.int64), np.asarray(radius, np.float64)
-  )
+  label, radius = np.broadcast_arrays(np.asarray(label, np.int64), np.asarray(radius, np.float64))
   proved = (radius >= 0) & (label >= 0)  # False for NaN.
   return Certificate(np.where(proved, label, ABSTAIN), np.where(proved, radius, 0.0))

@@ -83,18 +83,19 @@ def sampled(
   )
 
 
-def sampled_votes(
-  key, model_fn, smoothing, x, *, index=None, num_selection, num_samples, chunk=1000, mesh=None
-):
+def sampled_votes(key, model_fn, smoothing, x, *, num_selection, num_samples, **options):
   """The device part of `sampled`: the selected class and the votes that will bound it.
+
+  Args:
+    key, model_fn, smoothing, x, num_selection, num_samples: as `sampled`.
+    **options: `index`, `chunk`, `mesh`, `pad_to` of `votes`.
 
   Returns:
     candidate int64[B] (ties of the selection go to the lowest class) and counts int32[B, K].
   """
   draw = lambda purpose, number: votes(
-    jax.random.fold_in(key, purpose), model_fn, smoothing, x, index=index,
-    num_samples=number, chunk=chunk, mesh=mesh,
-  )  # fmt: skip
+    jax.random.fold_in(key, purpose), model_fn, smoothing, x, num_samples=number, **options
+  )
   candidate = np.argmax(draw(_SELECTION, num_selection), axis=-1).astype(np.int64)
   return candidate, draw(_ESTIMATION, num_samples)
 
@@ -140,9 +141,7 @@ def from_votes(
   return certificate(np.where(radius > 0, candidate, ABSTAIN), radius)
 
 
-def predict(
-  key, model_fn, smoothing, x, *, index=None, num_samples, alpha, chunk=1000, mesh=None
-):
+def predict(key, model_fn, smoothing, x, *, index=None, num_samples, alpha, chunk=1000, mesh=None):
   """The smoothed classifier's label, or `ABSTAIN`.
 
   Abstains unless the top two classes differ significantly (two-sided binomial test), so the
@@ -168,18 +167,17 @@ def predict(
   References:
     Cohen, Rosenfeld & Kolter 2019 (arXiv:1902.02918), PREDICT; Hung & Fithian 2019.
   """
-  check_alpha(alpha)
-  if predict_p_value(num_samples, 0) > alpha:
-    needed = int(np.ceil(1 - np.log2(alpha)))
-    raise ValueError(
-      f'`num_samples`={num_samples} always abstains at `alpha`={alpha:g}: PREDICT needs at '
-      f'least {needed}.'
-    )
-  counts = votes(
-    jax.random.fold_in(key, _PREDICTION), model_fn, smoothing, x, index=index,
-    num_samples=num_samples, chunk=chunk, mesh=mesh,
-  )  # fmt: skip
+  check_predict_samples(num_samples, alpha)
+  counts = predict_votes(
+    key, model_fn, smoothing, x, index=index, num_samples=num_samples, chunk=chunk, mesh=mesh
+  )
   return label_from_votes(counts, alpha=alpha)
+
+
+def predict_votes(key, model_fn, smoothing, x, *, num_samples, **options):
+  """The device part of `predict`: int32[B, K]; options as those of `votes`."""
+  key = jax.random.fold_in(key, _PREDICTION)
+  return votes(key, model_fn, smoothing, x, num_samples=num_samples, **options)
 
 
 def label_from_votes(counts, *, alpha):
@@ -189,6 +187,25 @@ def label_from_votes(counts, *, alpha):
   ordered = np.sort(np.pad(counts, [(0, 0)] * (counts.ndim - 1) + [(1, 0)]), axis=-1)
   sure = predict_p_value(ordered[..., -1], ordered[..., -2]) <= alpha
   return np.where(sure, label, ABSTAIN)
+
+
+def check_predict_samples(num_samples, alpha):
+  """Refuses a number of samples with which PREDICT always abstains.
+
+  Raises:
+    ValueError: naming the smallest number that can answer.
+  """
+  check_alpha(alpha)
+  if num_samples < _predict_needs(alpha):
+    raise ValueError(
+      f'`num_samples`={num_samples} always abstains at `alpha`={alpha:g}: PREDICT needs at '
+      f'least {_predict_needs(alpha)}.'
+    )
+
+
+def _predict_needs(alpha):
+  """Smallest n with 2 * 2^-n <= alpha."""
+  return int(np.ceil(1 - np.log2(alpha)))
 
 
 def check_num_samples(smoothing, num_samples, alpha, *, runner_up=False):
@@ -205,7 +222,7 @@ def check_num_samples(smoothing, num_samples, alpha, *, runner_up=False):
     needed += 1
   raise ValueError(
     f'`num_samples`={num_samples} can never certify at `alpha`={alpha:g}: at least {needed} are '
-    f'needed (PREDICT: {int(np.ceil(1 - np.log2(alpha)))}).'
+    f'needed (PREDICT: {_predict_needs(alpha)}).'
   )
 
 
@@ -222,4 +239,3 @@ def largest_radius(smoothing, num_samples, alpha, *, runner_up=False) -> float:
     smoothing, [0], counts, num_samples=num_samples, alpha=alpha, runner_up=runner_up
   )
   return float(proof.radius[0])
-

@@ -20,7 +20,9 @@ _SECONDS_PER_DISPATCH = 0.5  # How long Ctrl-C may have to wait; the votes do no
 _MAX_ITEMS = 2**31 - 2**24  # Item numbers are int32, with room for the padding of the last chunk.
 
 
-def votes(key, model_fn, smoothing, x, *, index=None, num_samples, chunk=1000, mesh=None):
+def votes(
+  key, model_fn, smoothing, x, *, index=None, num_samples, chunk=1000, mesh=None, pad_to=None
+):
   """Counts how often each class wins under `num_samples` draws of the noise.
 
     counts[b, c] = sum_j 1{argmax model_fn(sample(key_bj, x_b)) = c},
@@ -39,6 +41,8 @@ def votes(key, model_fn, smoothing, x, *, index=None, num_samples, chunk=1000, m
     num_samples: samples an image; not part of the compiled program.
     chunk: rows of the model's batch on each device.
     mesh: default all devices of this process.
+    pad_to: images the compiled program holds, at least B: a ragged last group of images
+      then runs the program of the others, at no cost for the rows that are missing.
 
   Returns:
     int32[B, K] on the host.
@@ -60,10 +64,12 @@ def votes(key, model_fn, smoothing, x, *, index=None, num_samples, chunk=1000, m
   model_fn, sample = _as_pytree(model_fn), _as_pytree(smoothing.sample)
   rows = jax.eval_shape(jax.vmap(sample, (0, None)), jax.random.split(key, chunk), x[0])
   num_classes = jax.eval_shape(model_fn, rows).shape[-1]
+  num_images = len(x)
+  x, index = _pad(x, index, pad_to or num_images)
   operands = parallel.replicate(mesh, (key, model_fn, sample, x, index))
   counts = parallel.replicate(mesh, jnp.zeros((len(x), num_classes), jnp.int32))
   count = functools.partial(_count, mesh=mesh, chunk=chunk)
-  start, stop, step = 0, len(x) * num_samples, chunk * mesh.devices.size
+  start, stop, step = 0, num_images * num_samples, chunk * mesh.devices.size
   wave = step
   while start < stop:
     seconds = time.perf_counter()
@@ -73,7 +79,7 @@ def votes(key, model_fn, smoothing, x, *, index=None, num_samples, chunk=1000, m
     )
     seconds = time.perf_counter() - seconds
     start, wave = end, step * _next_wave(wave // step, seconds)
-  return np.asarray(counts)
+  return np.asarray(counts)[:num_images]
 
 
 def _next_wave(chunks, seconds):
@@ -85,7 +91,7 @@ def _next_wave(chunks, seconds):
 @functools.partial(jax.jit, static_argnames=('mesh', 'chunk'), donate_argnums=(1,))
 def _count(operands, counts, num_samples, start, stop, *, mesh, chunk):
   """Adds the votes of the items start..stop-1 to `counts`; item t is (t // N, t % N)."""
-  replica = functools.partial(_count_replica, chunk=chunk)
+  replica = functools.partial(_count_replica, chunk=chunk, num_classes=counts.shape[-1])
   specs = (parallel.REPLICATED,) * 4
   added = parallel.pmap(replica, mesh, specs, parallel.REPLICATED)(
     operands, num_samples, start, stop
@@ -93,7 +99,7 @@ def _count(operands, counts, num_samples, start, stop, *, mesh, chunk):
   return counts + added
 
 
-def _count_replica(operands, num_samples, start, stop, *, chunk):
+def _count_replica(operands, num_samples, start, stop, *, chunk, num_classes):
   key, model_fn, sample, x, index = operands
   image_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
   num_devices = lax.axis_size(parallel.AXIS)
@@ -106,10 +112,7 @@ def _count_replica(operands, num_samples, start, stop, *, chunk):
     label = _labels(model_fn, sample, image_keys[row], number, x[row])
     return counts.at[row, label].add((item < stop).astype(jnp.int32), mode='drop')
 
-  logits = jax.eval_shape(
-    model_fn, jax.eval_shape(jax.vmap(sample), image_keys[jnp.zeros(chunk, int)], x[jnp.zeros(chunk, int)])
-  )
-  counts = jnp.zeros((len(x), logits.shape[-1]), jnp.int32)
+  counts = jnp.zeros((len(x), num_classes), jnp.int32)
   return lax.psum(lax.fori_loop(0, steps, add_chunk, counts), parallel.AXIS)
 
 
@@ -125,6 +128,13 @@ def _labels(model_fn, sample, keys, number, x):
 def _as_pytree(fn):
   """`Partial` makes any function a jit argument: its weights are leaves, its code is static."""
   return fn if isinstance(fn, jax.tree_util.Partial) else jax.tree_util.Partial(fn)
+
+
+def _pad(x, index, size):
+  if size < len(x):
+    raise ValueError(f'`pad_to` must be at least the number of images, got {size} for {len(x)}.')
+  rows = np.minimum(np.arange(size), len(x) - 1)
+  return x[rows], index[rows]
 
 
 def _check(smoothing, x, index, num_samples, chunk):

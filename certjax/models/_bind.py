@@ -29,7 +29,7 @@ def bind(module, variables):
   return jax.tree_util.Partial(_evaluation(module), variables)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _evaluation(module):
   """One function object a module: jit caches on its identity."""
 

@@ -56,7 +56,7 @@ def gaussian(*, sigma: float) -> Smoothing:
   def radius(p_a, p_b=None, *, x=None):
     del x  # The certificate is the same everywhere.
     p_a = np.asarray(p_a, np.float64)
-    high = _towards_zero(special.ndtri(p_a))
+    high = _downwards(special.ndtri(p_a))
     if p_b is None:  # Phi^-1(1 - p_a) = -Phi^-1(p_a), without the rounding of 1 - p_a.
       value = sigma * high
     else:
@@ -71,9 +71,9 @@ def _sample(sigma, key, x):
   return x + sigma * jax.random.normal(key, x.shape, x.dtype)
 
 
-def _towards_zero(value):
-  return value - _RELATIVE * np.abs(value)
+def _downwards(value):
+  return value * (1 - _RELATIVE * np.sign(value))
 
 
 def _upwards(value):
-  return value + _RELATIVE * np.abs(value)
+  return value * (1 + _RELATIVE * np.sign(value))

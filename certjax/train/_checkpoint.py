@@ -32,40 +32,50 @@ def latest_step(directory) -> int | None:
     return manager.latest_step()
 
 
-def restore(directory, template, *, step=None):
+def restore(directory, template=None, *, step=None):
   """Reads a checkpoint back.
 
   Args:
     directory: folder of the run's checkpoints.
-    template: a `TrainState` of the same shapes (arrays or `jax.ShapeDtypeStruct`).
+    template: a `TrainState` whose structure the result takes; None gives nested dicts.
     step: which one; default the newest.
 
   Returns:
-    A `TrainState` of numpy arrays: `parallel.replicate` puts it on devices.
+    A `TrainState` (or dicts) of numpy arrays, free of the devices it was saved from:
+    `parallel.replicate` puts it on others.
 
   Raises:
-    ValueError: if there is none, it is corrupt, or its shapes are not the template's.
+    ValueError: if there is none, it is corrupt, holds a NaN, or does not fit the template.
   """
   step = latest_step(directory) if step is None else step
   if step is None:
     raise ValueError(f'no checkpoint in {directory}: run `certjax train` there first.')
-  shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template._asdict())
-  try:
-    with _manager(directory, None) as manager:
-      tree = manager.restore(step, args=ocp.args.StandardRestore(shapes))
-  except Exception as error:  # Orbax, tensorstore and msgpack share no exception class.
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
-    raise ValueError(
-      f'the checkpoint of step {step} in {directory} cannot be read ({reason}): delete that '
-      f'folder to fall back on an older one, or train again.'
-    ) from error
+  where = f'the checkpoint of step {step} in {directory}'
+  tree = _read(directory, step, template, where)
   for path, leaf in jax.tree.leaves_with_path(tree):
     if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
       raise ValueError(
-        f'the checkpoint of step {step} in {directory} holds a NaN or inf in '
-        f'{jax.tree_util.keystr(path)}: training diverged; lower the learning rate.'
+        f'{where} holds a NaN or inf in {jax.tree_util.keystr(path)}: training diverged; lower '
+        f'the learning rate.'
       )
-  return type(template)(**tree)
+  return tree if template is None else type(template)(**tree)
+
+
+def _read(directory, step, template, where):
+  if template is None:
+    args = ocp.args.StandardRestore()
+  else:
+    shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template._asdict())
+    args = ocp.args.StandardRestore(shapes)
+  try:
+    with _manager(directory, None) as manager:
+      return jax.tree.map(np.asarray, manager.restore(step, args=args))
+  except Exception as error:  # Orbax, tensorstore and msgpack share no exception class.
+    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
+    raise ValueError(
+      f'{where} cannot be read ({reason}): delete that folder to fall back on an older one, or '
+      f'train again.'
+    ) from error
 
 
 def _manager(directory, keep):

@@ -1,0 +1,39 @@
+"""Data sets: a table, TFDS' files without TensorFlow, deterministic batches, checks on pixels.
+
+Importing this package loads numpy only; TFDS, Pillow and scikit-learn are imported where used.
+"""
+
+from certjax.data._augment import AUGMENT
+from certjax.data._batches import batches, steps_per_epoch
+from certjax.data._check import check_images, check_labels, to_float
+from certjax.data._load import Images, load, subset
+from certjax.data._pad import eval_batches, pad_batch
+from certjax.data._prefetch import prefetch
+from certjax.data._source import Source, source
+from certjax.data._store import Status, default_data_dir, is_prepared, prepare, status
+from certjax.data._table import DATASETS, Dataset, dataset
+
+__all__ = [
+  'AUGMENT',
+  'DATASETS',
+  'Dataset',
+  'Images',
+  'Source',
+  'Status',
+  'batches',
+  'check_images',
+  'check_labels',
+  'dataset',
+  'default_data_dir',
+  'eval_batches',
+  'is_prepared',
+  'load',
+  'pad_batch',
+  'prefetch',
+  'prepare',
+  'source',
+  'status',
+  'steps_per_epoch',
+  'subset',
+  'to_float',
+]

@@ -1,0 +1,112 @@
+"""Training batches in plain numpy: deterministic, resumable, independent of the batch size.
+
+Everything random is a pure function of (seed, epoch, dataset index): the raw 64-bit words of
+Philox, a counter-based generator, keyed by (seed, epoch). Raw words stay the same in every numpy
+version, which `Generator`'s distributions do not promise. So step t can be made without the steps
+before it, and a resumed run sees what an uninterrupted one would have seen, bit for bit.
+"""
+
+import operator
+from collections.abc import Iterator
+
+import numpy as np
+
+from certjax.data._augment import AUGMENT
+from certjax.data._load import Images
+from certjax.data._prefetch import prefetch as run_ahead
+from certjax.data._table import choose
+
+_PERMUTATION, _AUGMENTATION = 0, 1  # Disjoint streams of one key.
+
+
+def batches(
+  images: Images,
+  batch_size: int,
+  *,
+  seed: int,
+  start: int = 0,
+  num_steps: int | None = None,
+  augment: str | None = None,
+  prefetch: int = 0,
+) -> Iterator[dict[str, np.ndarray]]:
+  """Batches of training steps start, start + 1, ...
+
+  Step t lies in epoch t // (N // batch_size). An epoch is a permutation of the images; the last
+  N % batch_size of it are dropped (others in each epoch). Augmentation depends on seed, epoch and
+  dataset index, so it is the same for every batch size, and for a subset of the images.
+
+  Args:
+    images: what `load` returned.
+    batch_size: images a batch, at most N.
+    seed: int in [0, 2^64).
+    start: first step; resuming at t continues as if never interrupted.
+    num_steps: how many batches; default without end.
+    augment: a key of `AUGMENT`: 'crop_flip' (CIFAR's recipe: 4 pixels of zero padding, random
+      crop, horizontal flip), 'crop' (2 pixels, for MNIST-like sets); or None.
+    prefetch: batches that a background thread makes ahead; 0 means no thread.
+
+  Returns:
+    An iterator of dicts: x uint8[B, H, W, C], y int32[B], index int32[B].
+
+  Raises:
+    ValueError: for a batch size, seed, start, number of steps or augmentation out of range.
+
+  Example:
+    >>> images = Images(np.zeros((5, 8, 8, 1), np.uint8), np.arange(5, dtype=np.int32), np.arange(5))
+    >>> first, second, third = batches(images, 2, seed=0, num_steps=3)
+    >>> len({*first['index'].tolist(), *second['index'].tolist()})
+    4
+    >>> resumed = next(batches(images, 2, seed=0, start=2))
+    >>> bool((resumed['index'] == third['index']).all())
+    True
+  """
+  _check(images, batch_size, seed, start, num_steps, prefetch)
+  if augment is not None:
+    choose('augment', augment, AUGMENT)
+  made = _batches(images, batch_size, seed, start, num_steps, augment)
+  return run_ahead(made, prefetch) if prefetch else made
+
+
+def steps_per_epoch(num_images: int, batch_size: int) -> int:
+  """Full batches in one pass over the images.
+
+  Raises:
+    ValueError: where not even one batch fills.
+
+  Example:
+    >>> steps_per_epoch(50_000, 128)
+    390
+  """
+  if not 1 <= batch_size <= num_images:
+    raise ValueError(f'`batch_size` must lie in 1 .. {num_images} (the images), got {batch_size}.')
+  return num_images // batch_size
+
+
+def _batches(images, batch_size, seed, start, num_steps, augment):
+  per_epoch = steps_per_epoch(len(images.labels), batch_size)
+  epoch, step = None, start
+  while num_steps is None or step < start + num_steps:
+    if step // per_epoch != epoch:
+      epoch = step // per_epoch
+      order = np.argsort(_words(seed, epoch, _PERMUTATION, len(images.labels)), kind='stable')
+      words = _words(seed, epoch, _AUGMENTATION, int(images.index.max()) + 1) if augment else None
+    rows = order[step % per_epoch * batch_size :][:batch_size]
+    index, x = images.index[rows], images.images[rows]
+    x = x if augment is None else AUGMENT[augment](x, words[index])
+    yield {'x': x, 'y': images.labels[rows].astype(np.int32), 'index': index.astype(np.int32)}
+    step += 1
+
+
+def _words(seed, epoch, stream, count) -> np.ndarray:
+  """uint64[count]; word i depends on (seed, epoch, stream, i) alone, not on `count`."""
+  key = np.array([seed, epoch], np.uint64)
+  return np.random.Philox(key=key, counter=[0, 0, 0, stream]).random_raw(count)
+
+
+def _check(images, batch_size, seed, start, num_steps, prefetch):
+  steps_per_epoch(len(images.labels), batch_size)
+  if not 0 <= operator.index(seed) < 2**64:
+    raise ValueError(f'`seed` must lie in [0, 2^64), got {seed}.')
+  for argument, value in {'start': start, 'num_steps': num_steps, 'prefetch': prefetch}.items():
+    if value is not None and operator.index(value) < 0:
+      raise ValueError(f'`{argument}` must not be negative, got {value}.')

@@ -1,0 +1,68 @@
+"""The header of a record: all that the votes depend on, so that a resume under anything else
+refuses."""
+
+import os
+import platform
+
+import jax
+import jaxlib
+import numpy as np
+import scipy
+
+import certjax
+from certjax import records
+
+_EDGE = 100  # First and last images that are hashed.
+
+
+def header(kind, config, method, variables, images) -> dict:
+  """The header of a run's records.
+
+  Device and host counts are left out on purpose: the votes do not depend on them.
+
+  Args:
+    kind: 'certify' or 'predict'.
+    config: dict, every setting that the records depend on; `alpha` and `chunk` among them.
+    method: the row of the method table, for norm, unit and quantifier.
+    variables: the weights, a tree of arrays.
+    images: `data.Images`; the first and last 100 are hashed.
+
+  Returns:
+    A dict of JSON values.
+  """
+  edge = np.unique(np.r_[: len(images.index)][np.r_[:_EDGE, -_EDGE:0] % len(images.index)])
+  return {
+    'kind': kind,
+    'config': config,
+    'alpha': config['alpha'],
+    'norm': method.norm,
+    'unit': method.unit,
+    'quantifier': method.quantifier,
+    'weights_sha256': records.fingerprint(jax.tree.map(np.asarray, variables)),
+    'images_sha256': records.fingerprint(
+      {'images': images.images[edge], 'labels': images.labels[edge], 'index': images.index[edge]}
+    ),
+    'num_images': len(images.index),
+    'program': _program(),
+  }
+
+
+def _program():
+  """Versions and flags that may change a vote."""
+  flags = os.environ.get('XLA_FLAGS', '').split()
+  device = jax.local_devices()[0]
+  return {
+    'certjax': certjax.__version__,
+    'jax': jax.__version__,
+    'jaxlib': jaxlib.__version__,
+    'numpy': np.__version__,
+    'scipy': scipy.__version__,
+    'platform': device.platform,
+    'device_kind': device.device_kind,
+    'machine': platform.machine(),
+    'generator': 'jax.random.normal, float32',
+    'key_implementation': str(jax.random.key_impl(jax.random.key(0))),
+    'threefry_partitionable': bool(jax.config.jax_threefry_partitionable),
+    'matmul_precision': str(jax.config.jax_default_matmul_precision),
+    'xla_flags': sorted(f for f in flags if 'host_platform_device_count' not in f),
+  }

@@ -1,0 +1,61 @@
+"""From certificates to accuracies, curves, tables and plots. Knows no method and needs no JAX."""
+
+from certjax.report._accuracy import (
+  abstention_rate,
+  average_certified_radius,
+  band,
+  certified_accuracy,
+  clean_accuracy,
+  high_probability_accuracy,
+)
+from certjax.report._compare import (
+  Comparison,
+  compare,
+  compare_runs,
+  comparison_markdown,
+)
+from certjax.report._load import (
+  load,
+  load_all,
+)
+from certjax.report._plot import plot
+from certjax.report._run import Run
+from certjax.report._table import (
+  Row,
+  Table,
+  csv,
+  default_radii,
+  markdown,
+  table,
+)
+from certjax.report._tsv import (
+  read_tsv,
+  write_tsv,
+)
+from certjax.report._write import write
+
+__all__ = [
+  'Comparison',
+  'Row',
+  'Run',
+  'Table',
+  'abstention_rate',
+  'average_certified_radius',
+  'band',
+  'certified_accuracy',
+  'clean_accuracy',
+  'compare',
+  'compare_runs',
+  'comparison_markdown',
+  'csv',
+  'default_radii',
+  'high_probability_accuracy',
+  'load',
+  'load_all',
+  'markdown',
+  'plot',
+  'read_tsv',
+  'table',
+  'write',
+  'write_tsv',
+]

@@ -1,0 +1,82 @@
+"""One door for what a run may be on disk: records of certjax, or a log in the field's TSV."""
+
+from pathlib import Path
+
+import numpy as np
+
+from certjax import records
+from certjax.certify import certificate
+from certjax.report._run import Run
+from certjax.report._tsv import read_tsv
+
+
+def load(path, *, name=None):
+  """Loads a run.
+
+  Args:
+    path: a run's directory, its `records.jsonl`, or a TSV log.
+    name: what to call it; the directory's or the file's name by default.
+
+  Returns:
+    A `Run`.
+
+  Raises:
+    ValueError: naming file and line, if the file is neither, or damaged before its last line.
+    OSError: if it cannot be read.
+  """
+  path = Path(path)
+  if path.is_dir() or _is_json(path):
+    run = _from_records(path)
+  else:
+    run = read_tsv(path)
+  return run if name is None else run._replace(name=name)
+
+
+def load_all(paths):
+  """Loads runs under distinct names: the last parts of their paths, as many as tell them apart.
+
+  Args:
+    paths: see `load`.
+
+  Returns:
+    A list of `Run`.
+  """
+  paths = [Path(path) for path in paths]
+  runs = [load(path) for path in paths]
+  parents = [_home(path).resolve().parents for path in paths]
+  names = [run.name for run in runs]
+  for depth in range(max((len(above) for above in parents), default=0)):
+    if len(set(names)) == len(names):
+      break
+    names = [
+      f'{above[depth].name}/{name}' if depth < len(above) and above[depth].name else name
+      for above, name in zip(parents, names, strict=True)
+    ]
+  return [run._replace(name=name) for run, name in zip(runs, names, strict=True)]
+
+
+def _home(path):
+  """What a run is named after: its directory, or the TSV file."""
+  return path.parent if path.name == records.RECORDS else path
+
+
+def _is_json(path):
+  with path.open('rb') as file:
+    return file.read(1) == b'{' or path.name == records.RECORDS
+
+
+def _from_records(path):
+  header, entries = records.read(path)
+  timing = records.read_timing(path)
+  field = {
+    key: [entry[key] for entry in entries] for key in ('index', 'label', 'predict', 'radius')
+  }
+  seconds = [timing.get(index, {}).get('seconds', np.nan) for index in field['index']]
+  return Run(
+    _home(path).resolve().name,
+    np.array(field['index'], np.int64),
+    np.array(field['label'], np.int64),
+    certificate(np.array(field['predict'], np.int64), field['radius']),
+    np.array(seconds, np.float64) if timing else None,
+    header,
+  )

@@ -1,0 +1,177 @@
+"""A training run as a directory: config.json, checkpoints/, metrics.jsonl.
+
+The same config again continues at the newest checkpoint; another config refuses.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from certjax import data, parallel, records
+from certjax.models import bind, build
+from certjax.train._checkpoint import latest_step, restore, save
+from certjax.train._loop import fit
+from certjax.train._losses import cross_entropy
+from certjax.train._metrics import open_metrics
+from certjax.train._optimizer import optimizer, schedule
+from certjax.train._step import init_state, make_step
+
+_PLACES = ('out', 'data_dir', 'max_steps', 'log_every', 'save_every_epochs', 'tensorboard')
+"""Fields of the config that do not change what is trained."""
+
+
+class TrainedRun(NamedTuple):
+  """What `load_run` finds in a directory.
+
+  Attributes:
+    config: dict, the config of the training.
+    model_fn: the trained model, as `models.bind` makes it.
+    variables: its weights, numpy arrays.
+    step: int, steps trained.
+  """
+
+  config: dict
+  model_fn: Any
+  variables: Any
+  step: int
+
+
+def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
+  """Trains what `config` says, from scratch or from the newest checkpoint.
+
+  Args:
+    config: a `configs.Train`.
+    smoothing: the `Smoothing` whose noise is added, or None.
+    on_start: called once as `on_start(step, num_steps)`.
+    on_log: called as `on_log(step, metrics)` every `config.log_every` steps.
+    mesh: default all devices.
+
+  Returns:
+    The last `TrainState`.
+
+  Raises:
+    ValueError: for a config that does not fit the data or the directory's earlier run.
+    OSError: if the directory cannot be written.
+  """
+  mesh = parallel.data_mesh() if mesh is None else mesh
+  _check(config, mesh)
+  out = pathlib.Path(config.out)
+  _claim(out, dataclasses.asdict(config))
+  images = data.load(config.dataset, 'train', data_dir=config.data_dir)
+  per_epoch = data.steps_per_epoch(len(images.labels), config.batch_size)
+  num_steps = config.num_epochs * per_epoch
+  module, tx = _module(config.model, config.dataset), _optimizer(config, per_epoch)
+  key_init, key_steps = jax.random.split(jax.random.key(config.seed))
+  state = init_state(key_init, module, tx, data.dataset(config.dataset).shape)
+  checkpoints = out / 'checkpoints'
+  if latest_step(checkpoints) is not None:
+    state = restore(checkpoints, state)
+  start, stop = int(state.step), min(num_steps, config.max_steps or num_steps)
+  if on_start:
+    on_start(start, stop)
+  batches = data.batches(
+    images, config.batch_size, seed=config.seed, start=start, num_steps=max(stop - start, 0),
+    augment=config.augment, prefetch=2,
+  )  # fmt: skip
+  events = out / 'tensorboard' if config.tensorboard else None
+  with open_metrics(out / 'metrics.jsonl', step=start, tensorboard=events) as write:
+
+    def log(step, metrics):
+      write(step, metrics)
+      if on_log:
+        on_log(step, metrics)
+
+    return fit(
+      make_step(module, tx, cross_entropy, smoothing=smoothing), state, batches, key=key_steps,
+      mesh=mesh, log_every=config.log_every, save_every=config.save_every_epochs * per_epoch,
+      on_log=log, on_save=lambda state: save(checkpoints, state),
+    )  # fmt: skip
+
+
+def load_run(directory) -> TrainedRun:
+  """The trained model of a run's directory.
+
+  Raises:
+    ValueError: if the directory holds no run, or its checkpoint cannot be read.
+  """
+  directory = pathlib.Path(directory)
+  config = read_config(directory)
+  module = _module(config['model'], config['dataset'])
+  shape = data.dataset(config['dataset']).shape
+  variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *shape)))
+  template = {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}
+  step, variables = restore_variables(directory / 'checkpoints', template)
+  return TrainedRun(config, bind(module, variables), variables, step)
+
+
+def restore_variables(checkpoints, template):
+  """(step, weights) of the newest checkpoint, checked against `template`'s shapes."""
+  state = restore(checkpoints)
+  variables = {'params': state['params'], 'batch_stats': state['batch_stats']}
+  shapes = [jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (variables, template)]
+  if shapes[0] != shapes[1]:
+    raise ValueError(f'the checkpoint in {checkpoints} is of another architecture than config.json.')
+  return int(state['step']), variables
+
+
+def read_config(directory) -> dict:
+  """The config of a run.
+
+  Raises:
+    ValueError: if there is none, or it is not JSON.
+  """
+  path = pathlib.Path(directory) / 'config.json'
+  if not path.is_file():
+    raise ValueError(f'{directory} holds no training run (no config.json): run `certjax train` first.')
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(f'{path} is not JSON ({error}): restore it, or train again.') from error
+
+
+def _claim(out, config):
+  """Writes config.json into a new directory; refuses one that holds another config's run."""
+  if (out / 'config.json').exists():
+    there = read_config(out)
+    ours = {key: value for key, value in config.items() if key not in _PLACES}
+    theirs = {key: value for key, value in there.items() if key not in _PLACES}
+    if different := list(records.differences(ours, theirs)):
+      raise ValueError(
+        f'{out} holds a run of another config: {"; ".join(different)}. Use another --out, or the '
+        f'same config.'
+      )
+    return
+  out.mkdir(parents=True, exist_ok=True)
+  (out / 'config.json').write_text(json.dumps(config, indent=2, sort_keys=True) + '\n')
+
+
+def _module(name, dataset):
+  spec = data.dataset(dataset)
+  return build(name, num_classes=spec.num_classes, mean=spec.mean, std=spec.std)
+
+
+def _optimizer(config, per_epoch):
+  decay_every = config.decay_every_epochs
+  learning_rate = schedule(
+    config.schedule,
+    peak=config.learning_rate,
+    num_steps=config.num_epochs * per_epoch,
+    warmup_steps=round(config.warmup_epochs * per_epoch),
+    decay_every=None if decay_every is None else round(decay_every * per_epoch),
+  )
+  return optimizer(config.optimizer, learning_rate, weight_decay=config.weight_decay)
+
+
+def _check(config, mesh):
+  if config.batch_size % mesh.devices.size:
+    raise ValueError(
+      f'`batch_size` must be a multiple of the {mesh.devices.size} devices, got '
+      f'{config.batch_size}.'
+    )
+  for name in ('num_epochs', 'log_every', 'save_every_epochs', 'learning_rate'):
+    if not getattr(config, name) > 0:
+      raise ValueError(f'`{name}` must be positive, got {getattr(config, name)}.')

@@ -1,0 +1,62 @@
+"""Strict JAX, a compilation cache for the session, and one trained digits run for all tests."""
+
+import fcntl
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+jax.config.update('jax_numpy_dtype_promotion', 'strict')
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+ROOT = pathlib.Path(__file__).parent.parent
+SHARED = ROOT.parent / 'shared'
+
+
+def session_directory(tmp_path_factory):
+  """One directory for all xdist workers of this session."""
+  base = tmp_path_factory.getbasetemp()
+  return base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+
+
+@pytest.fixture(scope='session')
+def data_dir(tmp_path_factory):
+  """A TFDS directory with the digits, prepared once."""
+  from certjax import data
+
+  directory = session_directory(tmp_path_factory) / 'tfds'
+  data.prepare('digits', directory)
+  return directory
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory, data_dir):
+  """The directory of a digits run trained with sigma 0.25 by the command line (read only)."""
+  base = session_directory(tmp_path_factory)
+  out = base / 'digits-run'
+  with open(base / 'digits-run.lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not (out / 'trained').exists():
+      certjax('train', 'digits', '--out', out, '--data-dir', data_dir)
+      (out / 'trained').touch()
+  return out
+
+
+@pytest.fixture(scope='session')
+def shared():
+  """The folder of real data beside the repository; tests that need it skip where it is absent."""
+  if not (SHARED / 'data').is_dir():
+    pytest.skip('no ../shared/data beside the repository')
+  return SHARED / 'data'
+
+
+def certjax(*arguments, check=True, env=None, **options):
+  """Runs the command line in a process of its own."""
+  return subprocess.run(
+    [sys.executable, '-m', 'certjax', *map(str, arguments)],
+    check=check, capture_output=True, text=True, timeout=300,
+    env={**os.environ, **(env or {})}, **options,
+  )  # fmt: skip
