@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import NamedTuple
 
 import jax
 import pytest
@@ -51,6 +52,30 @@ def shared():
   if not (SHARED / 'data').is_dir():
     pytest.skip('no ../shared/data beside the repository')
   return SHARED / 'data'
+
+
+class Outcome(NamedTuple):
+  """What a command did: exit code, stdout, stderr."""
+
+  code: int
+  out: str
+  err: str
+
+
+@pytest.fixture
+def command(capsys):
+  """Runs a command line in this process: `command('certify', run) -> Outcome`."""
+  from certjax import cli
+
+  def run(*arguments):
+    capsys.readouterr()
+    try:
+      code = cli.main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+      code = stop.code
+    return Outcome(code, *capsys.readouterr())
+
+  return run
 
 
 def certjax(*arguments, check=True, env=None, **options):

@@ -62,10 +62,9 @@ def votes(
   x, index = _check(smoothing, x, index, num_samples, chunk)
   mesh = parallel.local_mesh() if mesh is None else mesh
   model_fn, sample = _as_pytree(model_fn), _as_pytree(smoothing.sample)
-  rows = jax.eval_shape(jax.vmap(sample, (0, None)), jax.random.split(key, chunk), x[0])
-  num_classes = jax.eval_shape(model_fn, rows).shape[-1]
   num_images = len(x)
   x, index = _pad(x, index, pad_to or num_images)
+  num_classes = _num_classes(key, model_fn, sample, x, chunk)
   operands = parallel.replicate(mesh, (key, model_fn, sample, x, index))
   counts = parallel.replicate(mesh, jnp.zeros((len(x), num_classes), jnp.int32))
   count = functools.partial(_count, mesh=mesh, chunk=chunk)
@@ -123,6 +122,21 @@ def _labels(model_fn, sample, keys, number, x):
   logits = model_fn(lax.optimization_barrier(noisy)).astype(jnp.float32)
   label = jnp.argmax(logits, axis=-1).astype(jnp.int32)
   return jnp.where(jnp.any(jnp.isnan(logits), axis=-1), logits.shape[-1], label)
+
+
+@functools.partial(jax.jit, static_argnames='chunk')
+def _chunk_of_logits(key, model_fn, sample, x, *, chunk):
+  return model_fn(jax.vmap(sample, (0, None))(jax.random.split(key, chunk), x[0]))
+
+
+def _num_classes(key, model_fn, sample, x, chunk):
+  """K, from the shape of the logits; traced once a shape, never run."""
+  shape = _chunk_of_logits.eval_shape(key, model_fn, sample, x, chunk=chunk).shape
+  if len(shape) != 2 or shape[0] != chunk:
+    raise ValueError(
+      f'`model_fn` must return logits [B, K], got shape {shape} for a batch of {chunk} images.'
+    )
+  return shape[-1]
 
 
 def _as_pytree(fn):

@@ -1,11 +1,13 @@
 """`certjax data`: what is prepared, and preparing it."""
 
 import dataclasses
+import pathlib
 from typing import Literal
 
 import tyro
 
 from certjax import data as data_sets
+from certjax.cli import _parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,13 +18,13 @@ class Data:
   """What to do."""
   name: tyro.conf.Positional[str | None] = None
   """Data set to prepare."""
-  data_dir: str | None = None
+  data_dir: pathlib.Path | None = None
   """TFDS directory (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
 
 
 def data(arguments):
   """`certjax data [list | prepare NAME]`."""
-  config = tyro.cli(Data, prog='certjax data', args=arguments)
+  config = _parse.parse(Data, 'data', arguments)
   if config.action == 'prepare':
     if config.name is None:
       raise ValueError(f'prepare which data set? One of {", ".join(data_sets.DATASETS)}.')

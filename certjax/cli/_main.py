@@ -16,8 +16,8 @@ _COMMANDS = {
 _STOPPED, _INTERRUPTED, _USAGE = 75, 130, 2
 
 
-class _Terminated(Exception):
-  """SIGTERM arrived."""
+class _Terminated(BaseException):
+  """SIGTERM arrived; like Ctrl-C no `Exception`, which libraries catch."""
 
 
 def main(argv=None) -> int:
@@ -42,34 +42,32 @@ def _guarded(command, arguments):
     _run(command, arguments)
     return 0
   except KeyboardInterrupt:
-    print('\ncertjax: interrupted; finished records are kept, the same command continues.',
-          file=sys.stderr)  # fmt: skip
-    return _INTERRUPTED
+    return _say(_INTERRUPTED, 'interrupted; what is finished is kept, the same command continues.')
   except _Terminated:
-    print('\ncertjax: stopped by SIGTERM; the same command continues.', file=sys.stderr)
-    return _STOPPED
+    return _say(_STOPPED, 'stopped by SIGTERM; the same command continues.')
   except BrokenPipeError:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-  except (ValueError, OSError) as error:
-    if os.environ.get('CERTJAX_DEBUG'):
+  except Exception as error:
+    message = _one_line(error)
+    if message is None or os.environ.get('CERTJAX_DEBUG'):
       raise
-    return _fail(' '.join(str(error).split()))
+    return _fail(message)
   finally:
     signal.signal(signal.SIGTERM, previous)
 
 
 def _run(command, arguments):
-  from certjax.cli import _data, _jobs, _report
+  from certjax.cli import _certify, _data, _doctor, _quickstart, _report, _train
 
   run = {
-    'quickstart': _jobs.quickstart,
-    'train': _jobs.train,
-    'certify': _jobs.certify,
-    'predict': _jobs.predict,
+    'quickstart': _quickstart.quickstart,
+    'train': _train.train,
+    'certify': _certify.certify,
+    'predict': _certify.predict,
     'report': _report.report,
     'data': _data.data,
-    'doctor': _jobs.doctor,
+    'doctor': _doctor.doctor,
   }[command]
   run(arguments)
 
@@ -82,9 +80,25 @@ def _usage():
   )
 
 
+def _one_line(error):
+  """What to tell the user; None for a defect of certjax, whose traceback is the message."""
+  if isinstance(error, OSError) and error.strerror:
+    place = '' if error.filename is None else f'{error.filename}: '
+    return f'{place}{error.strerror}'
+  if isinstance(error, (ValueError, OSError)):
+    return ' '.join(str(error).split())
+  if 'RESOURCE_EXHAUSTED' in str(error):  # JAX's exception class has several names.
+    return 'out of memory: lower `--chunk` (certify, predict) or `--batch-size` (train).'
+  return None
+
+
 def _fail(message):
-  print(f'certjax: error: {message}', file=sys.stderr)
-  return _USAGE
+  return _say(_USAGE, f'error: {message}')
+
+
+def _say(code, message):
+  print(f'certjax: {message}', file=sys.stderr)
+  return code
 
 
 def _terminate(signum, frame):

@@ -1,13 +1,14 @@
 """Named presets of `certjax train`: settings are committed before a run, not after."""
 
 import dataclasses
+import pathlib
 
 from certjax.configs._schema import Train
 
-_DIGITS = Train(out='runs/digits', dataset='digits')
+_DIGITS = Train(out=pathlib.Path('runs/digits'), dataset='digits')
 
 _MNIST = Train(
-  out='runs/mnist',
+  out=pathlib.Path('runs/mnist'),
   dataset='mnist',
   model='mnist-cnn',
   batch_size=128,
@@ -17,7 +18,7 @@ _MNIST = Train(
 )
 
 _COHEN_CIFAR10 = Train(
-  out='runs/cohen-cifar10',
+  out=pathlib.Path('runs/cohen-cifar10'),
   dataset='cifar10',
   model='resnet110',
   batch_size=400,
@@ -42,6 +43,6 @@ PRESETS = {
   ),
   'resnet20-cifar10': (
     "Cohen's recipe with ResNet-20, which loses almost nothing and costs a fifth.",
-    dataclasses.replace(_COHEN_CIFAR10, out='runs/resnet20-cifar10', model='resnet20'),
+    dataclasses.replace(_COHEN_CIFAR10, out=pathlib.Path('runs/resnet20-cifar10'), model='resnet20'),
   ),
 }

@@ -35,16 +35,18 @@ def prove(
   import jax
   import numpy as np
 
-  from certjax import certify, data, report
+  from certjax import certify, data, evaluate, report
 
   smoothing = build_smoothing(method, **parameters)
+  evaluate.check_arguments(
+    'certify', smoothing, num_samples=num_samples, alpha=alpha, chunk=chunk,
+    num_selection=num_selection, runner_up=runner_up,
+  )  # fmt: skip
   x = data.check_images(x)
   x = data.to_float(x) if x.dtype == np.uint8 else x.astype(np.float32)
-  y = np.asarray(y)
-  if y.shape != (len(x),) or y.dtype.kind not in 'iu':
-    raise ValueError(
-      f'`y` must be int[B], one label an image, got {y.dtype}{list(y.shape)} for B={len(x)}.'
-    )
+  y = data.check_labels(y, _num_classes(model_fn, smoothing, x, chunk))
+  if len(y) != len(x):
+    raise ValueError(f'`y` must hold one label an image, got {len(y)} for {len(x)} images.')
   proof = certify.sampled(
     jax.random.key(0) if key is None else key, model_fn, smoothing, x,
     num_selection=num_selection, num_samples=num_samples, alpha=alpha, runner_up=runner_up,
@@ -54,3 +56,18 @@ def prove(
   header = {'norm': row.norm, 'unit': row.unit, 'quantifier': row.quantifier, 'alpha': alpha}
   index = np.arange(len(x))
   return report.Run(method, index, y.astype(np.int64), proof, header=header)
+
+
+def _num_classes(model_fn, smoothing, x, chunk):
+  """Columns of the logits, without running the model."""
+  import jax
+
+  def logits(key, x):
+    return model_fn(jax.vmap(smoothing.sample, (0, None))(jax.random.split(key, chunk), x))
+
+  try:
+    return jax.eval_shape(logits, jax.random.key(0), x[0]).shape[-1]
+  except Exception as error:  # Whatever the user's model raises: its cause stays visible.
+    raise ValueError(
+      f'`model_fn` does not take noisy images of shape {x.shape[1:]} in batches of {chunk}: {error}'
+    ) from error

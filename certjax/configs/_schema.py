@@ -1,17 +1,18 @@
 """The commands' arguments as frozen dataclasses; the text below each field is its `--help`."""
 
 import dataclasses
+import pathlib
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
   """Trains a classifier under noise and writes checkpoints and metrics."""
 
-  out: str = 'runs/train'
+  out: pathlib.Path = pathlib.Path('runs/train')
   """Directory of the run. An interrupted run continues where its last checkpoint stands."""
   dataset: str = 'digits'
   """Name of the data set: digits, mnist, fashion_mnist, cifar10, imagenet2012, imagenet100."""
-  data_dir: str | None = None
+  data_dir: pathlib.Path | None = None
   """Prepared TFDS directory (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
   model: str = 'digits-cnn'
   """Architecture: digits-cnn, mnist-cnn, resnet20, resnet110."""
@@ -24,7 +25,7 @@ class Train:
   num_epochs: int = 60
   """Passes over the training split."""
   augment: str | None = None
-  """Data augmentation: crop_flip (4 pixels of padding, and a mirror image), crop, or none."""
+  """Data augmentation: crop_flip (4 pixels of padding, and a mirror image), crop (2), or None."""
   optimizer: str = 'adam'
   """Optimiser: adam, sgd (momentum 0.9), nesterov."""
   learning_rate: float = 2e-3
@@ -53,9 +54,9 @@ class Train:
 class Certify:
   """Certifies test images of a trained run: CERTIFY of Cohen et al. 2019."""
 
-  run: str
+  run: pathlib.Path
   """Directory written by `certjax train`."""
-  out: str | None = None
+  out: pathlib.Path | None = None
   """Directory of the records (default: RUN itself). The same command again continues there."""
   method: str = 'gaussian'
   """Smoothing method: a row of the method table."""
@@ -81,7 +82,7 @@ class Certify:
   """Take this many evenly spaced images instead."""
   seed: int = 0
   """Seed of the noise."""
-  data_dir: str | None = None
+  data_dir: pathlib.Path | None = None
   """Prepared TFDS directory (default: that of training, else TFDS's own)."""
 
 
@@ -89,9 +90,9 @@ class Certify:
 class Predict:
   """Classifies test images by the smoothed classifier: PREDICT of Cohen et al. 2019."""
 
-  run: str
+  run: pathlib.Path
   """Directory written by `certjax train`."""
-  out: str | None = None
+  out: pathlib.Path | None = None
   """Directory of the records (default: RUN/predict). The same command again continues there."""
   method: str = 'gaussian'
   """Smoothing method: a row of the method table."""
@@ -113,7 +114,7 @@ class Predict:
   """Take this many evenly spaced images instead."""
   seed: int = 0
   """Seed of the noise."""
-  data_dir: str | None = None
+  data_dir: pathlib.Path | None = None
   """Prepared TFDS directory (default: that of training, else TFDS's own)."""
 
 
@@ -121,17 +122,17 @@ class Predict:
 class Report:
   """Turns records (run directories, records.jsonl, or the field's TSV) into tables and a plot."""
 
-  runs: tuple[str, ...]
+  runs: tuple[pathlib.Path, ...]
   """Run directories, records files, or TSV files."""
-  out: str | None = None
-  """Directory for table.md, table.csv and curve.png (default: the first run's directory, if it is one)."""
+  out: pathlib.Path | None = None
+  """Directory for table.md, table.csv and curve.png (default: the first run's own)."""
   radii: tuple[float, ...] | None = None
   """Radii of the table, in the method's unit (default: chosen from the records)."""
   compare: bool = False
   """Compare the two given runs image by image (paired test at each radius)."""
   high_probability: bool = False
   """Add the accuracy that holds with probability 0.999 over the certificates' errors too."""
-  tsv: str | None = None
+  tsv: pathlib.Path | None = None
   """Also write the first run as the field's TSV (idx label predict radius correct time)."""
 
 
@@ -139,7 +140,7 @@ class Report:
 class Quickstart:
   """Trains on scikit-learn's digits, certifies held-out digits, prints the table: the main job."""
 
-  out: str = 'certjax-quickstart'
+  out: pathlib.Path = pathlib.Path('certjax-quickstart')
   """Directory for checkpoint, records, table and plot."""
   sigma: float = 0.25
   """Standard deviation of the noise, in pixel values of [0, 1]."""
@@ -147,7 +148,7 @@ class Quickstart:
   """Samples an image that bound its probability (N)."""
   num_images: int = 500
   """Held-out test images to certify, evenly spaced (there are 500)."""
-  data_dir: str | None = None
+  data_dir: pathlib.Path | None = None
   """TFDS directory in which the digits are prepared (default: TFDS's own)."""
 
 

@@ -52,7 +52,7 @@ def batches(
     ValueError: for a batch size, seed, start, number of steps or augmentation out of range.
 
   Example:
-    >>> images = Images(np.zeros((5, 8, 8, 1), np.uint8), np.arange(5, dtype=np.int32), np.arange(5))
+    >>> images = Images(np.zeros((5, 8, 8, 1), np.uint8), np.zeros(5, np.int32), np.arange(5))
     >>> first, second, third = batches(images, 2, seed=0, num_steps=3)
     >>> len({*first['index'].tolist(), *second['index'].tolist()})
     4

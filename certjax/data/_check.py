@@ -63,7 +63,7 @@ def check_labels(y, num_classes: int, *, name: str = 'y') -> np.ndarray:
   y = np.asarray(y)
   if y.ndim != 1:
     raise ValueError(
-      f'`{name}` must hold one label an image, got shape {y.shape}: take the argmax of one-hot rows.'
+      f'`{name}` must be one label an image, got shape {y.shape}: take the argmax of one-hot rows.'
     )
   if y.dtype.kind not in 'iu':
     raise ValueError(f'`{name}` must be integers, got {y.dtype}: convert with `.astype(np.int32)`.')

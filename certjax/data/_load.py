@@ -1,4 +1,4 @@
-"""Whole splits, decoded once into memory: at about 10,000 small images a second nothing is cached."""
+"""Whole splits, decoded into memory: at 10,000 small images a second no cache is needed."""
 
 import operator
 from collections.abc import Callable

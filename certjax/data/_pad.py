@@ -55,7 +55,7 @@ def eval_batches(
     ValueError: if `batch_size` is below 1.
 
   Example:
-    >>> images = Images(np.zeros((5, 8, 8, 1), np.uint8), np.arange(5, dtype=np.int32), np.arange(5))
+    >>> images = Images(np.zeros((5, 8, 8, 1), np.uint8), np.zeros(5, np.int32), np.arange(5))
     >>> [int(mask.sum()) for _, mask in eval_batches(images, 2)]
     [2, 2, 1]
   """

@@ -45,7 +45,7 @@ def _consume(items, size):
         return
       yield item
   finally:
-    pass
+    stop.set()
     thread.join()
 
 

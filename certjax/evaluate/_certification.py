@@ -14,6 +14,30 @@ from certjax import certify, data, parallel
 
 _CHUNKS_PER_GROUP = 32  # Rounding a group up to whole chunks costs at most 2 of them.
 _MOST_IMAGES = 64
+_MOST_SAMPLES = 2**30  # Items are counted in int32, with room for the padding of the last chunk.
+
+
+def check_arguments(
+  kind, smoothing, *, num_samples, alpha, chunk, num_selection=None, runner_up=False
+):
+  """Refuses what can never give a record, before anything is traced or written.
+
+  Args:
+    kind: 'certify' or 'predict'.
+    smoothing: a `Smoothing`.
+    num_samples, alpha, chunk, num_selection, runner_up: as in `certified_records`.
+
+  Raises:
+    ValueError: naming the argument, the rule and the value.
+  """
+  counts = {'num_selection': num_selection, 'num_samples': num_samples, 'chunk': chunk}
+  for name, value in counts.items():
+    if value is not None and not 1 <= value < _MOST_SAMPLES:
+      raise ValueError(f'`{name}` must lie in 1 .. {_MOST_SAMPLES - 1}, got {value}.')
+  if kind == 'certify':
+    certify.check_num_samples(smoothing, num_samples, alpha, runner_up=runner_up)
+  else:
+    certify.check_predict_samples(num_samples, alpha)
 
 
 def certified_records(
@@ -35,9 +59,12 @@ def certified_records(
     image's share of its group's time.
 
   Raises:
-    ValueError: before any work, if `num_samples` can never certify at `alpha`.
+    ValueError: before any work, as `check_arguments`.
   """
-  certify.check_num_samples(smoothing, num_samples, alpha, runner_up=runner_up)
+  check_arguments(
+    'certify', smoothing, num_samples=num_samples, alpha=alpha, chunk=chunk,
+    num_selection=num_selection, runner_up=runner_up,
+  )  # fmt: skip
   for group, options, clock in _groups(images, num_samples, chunk, mesh):
     x = data.to_float(group.images)
     candidate, counts = certify.sampled_votes(
@@ -72,9 +99,9 @@ def predicted_records(
     (record, seconds): index, label, predict, radius (0: nothing is certified) and count.
 
   Raises:
-    ValueError: before any work, if `num_samples` always abstains at `alpha`.
+    ValueError: before any work, as `check_arguments`.
   """
-  certify.check_predict_samples(num_samples, alpha)
+  check_arguments('predict', smoothing, num_samples=num_samples, alpha=alpha, chunk=chunk)
   for group, options, clock in _groups(images, num_samples, chunk, mesh):
     counts = certify.predict_votes(
       key, model_fn, smoothing, data.to_float(group.images), num_samples=num_samples, **options

@@ -16,4 +16,8 @@ class Normalize(nn.Module):
   std: tuple[float, ...]
 
   def __call__(self, x):
-    return (x - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)
+    mean, std = (
+      jnp.asarray(value, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+      for value in (self.mean, self.std)
+    )
+    return (x - mean) / std

@@ -198,7 +198,7 @@ def _plain(radius):
 
 
 def _three_digits(seconds):
-  return f'{seconds:.0f}' if seconds >= 1000 else f'{seconds:#.3g}'
+  return f'{seconds:.0f}' if seconds >= 100 else f'{seconds:#.3g}'
 
 
 def _claims(table):

@@ -1,6 +1,9 @@
 """Orbax checkpoints: written atomically, restored onto any number of devices."""
 
+import contextlib
+import logging
 import pathlib
+import sys
 
 import jax
 import numpy as np
@@ -17,11 +20,20 @@ def save(directory, state, *, keep=2):
     directory: folder of the run's checkpoints.
     state: a `TrainState`.
     keep: how many checkpoints stay.
+
+  Raises:
+    OSError: if it cannot be written.
   """
-  with _manager(directory, keep) as manager:
-    tree = state._asdict()
-    manager.save(int(state.step), args=ocp.args.StandardSave(jax.tree.map(np.asarray, tree)))
-    manager.wait_until_finished()
+  tree, step = jax.tree.map(np.asarray, state._asdict()), int(state.step)
+  try:
+    with _quiet(), _manager(directory, keep) as manager:
+      manager.save(step, args=ocp.args.StandardSave(tree))
+      manager.wait_until_finished()
+  except Exception as error:  # Orbax and tensorstore share no exception class.
+    raise OSError(
+      f'cannot write the checkpoint of step {step} into {directory} ({_reason(error)}): the one '
+      f'before it is intact, the same command continues there.'
+    ) from error
 
 
 def latest_step(directory) -> int | None:
@@ -68,14 +80,46 @@ def _read(directory, step, template, where):
     shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template._asdict())
     args = ocp.args.StandardRestore(shapes)
   try:
-    with _manager(directory, None) as manager:
+    with _quiet(), _manager(directory, None) as manager:
       return jax.tree.map(np.asarray, manager.restore(step, args=args))
-  except Exception as error:  # Orbax, tensorstore and msgpack share no exception class.
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
+  except Exception as error:
     raise ValueError(
-      f'{where} cannot be read ({reason}): delete that folder to fall back on an older one, or '
-      f'train again.'
+      f'{where} cannot be read ({_reason(error)}): delete the folder {step} to fall back on an '
+      f'older one, or train again.'
     ) from error
+
+
+def _reason(error):
+  """The first line of an exception's text; the cause stands at its end, so the middle goes."""
+  text = (str(error).strip().splitlines() or [repr(error)])[0]
+  return text if len(text) <= 200 else f'{text[:100]} ... {text[-100:]}'
+
+
+@contextlib.contextmanager
+def _quiet():
+  """An error comes as one exception, without the log lines of Orbax's threads."""
+  logger = logging.getLogger('absl')
+  level = logger.level
+  logger.setLevel(logging.CRITICAL)
+  try:
+    yield
+  except Exception:
+    _ignore_late_reads()
+    raise
+  finally:
+    logger.setLevel(level)
+
+
+def _ignore_late_reads():
+  """Tensorstore finishes other reads after one has failed, and finds their event loop closed."""
+  before = sys.unraisablehook
+
+  def hook(unraisable):
+    late = isinstance(unraisable.exc_value, RuntimeError) and unraisable.object is None
+    if not (late and 'Event loop is closed' in str(unraisable.exc_value)):
+      before(unraisable)
+
+  sys.unraisablehook = hook
 
 
 def _manager(directory, keep):

@@ -16,9 +16,10 @@ def fit(
     batches: iterator of {'x', 'y', 'index'} that starts at that step.
     key: root key of the run.
     mesh: from `parallel.data_mesh`; the batch must divide evenly over it.
-    log_every: steps between calls of `on_log(step, metrics)`; metrics are the mean over those
-      steps, so the host waits for the device only then.
-    save_every: steps between calls of `on_save(state)`; it is called at the end as well.
+    log_every: `on_log(step, metrics)` is called at multiples of it, with the means since the
+      last call; the host waits for the device only then.
+    save_every: `on_save(state)` is called at multiples of it, and at the end; `on_log` comes
+      just before it, so that a resumed run logs what an uninterrupted one does.
     on_log, on_save: callbacks.
 
   Returns:
@@ -28,16 +29,16 @@ def fit(
   compiled = parallel.pmap(
     step, mesh, specs, (parallel.REPLICATED, parallel.REPLICATED), donate_argnums=(0,)
   )
-  done, saved = int(state.step), int(state.step)
+  done = saved = int(state.step)
   state, key = parallel.replicate(mesh, (state, key))
   window = []
   for batch in batches:
     state, metrics = compiled(state, key, parallel.shard_batch(mesh, batch))
     done, window = done + 1, [*window, metrics]
-    if len(window) == log_every:
-      _log(on_log, done, window)
-      window = []
-    if save_every and on_save and done % save_every == 0:
+    save = save_every is not None and done % save_every == 0
+    if save or done % log_every == 0:
+      window = _log(on_log, done, window)
+    if save and on_save:
       on_save(state)
       saved = done
   if window:
@@ -48,6 +49,8 @@ def fit(
 
 
 def _log(on_log, step, window):
+  """Reports the means of a window of metrics; the next one starts empty."""
   if on_log:
     values = jax.device_get(window)
     on_log(step, {name: sum(v[name] for v in values) / len(values) for name in values[0]})
+  return []

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 
 
@@ -21,13 +22,7 @@ def open_metrics(path, *, step=0, tensorboard=None):
     `write(step, metrics)`.
   """
   path = pathlib.Path(path)
-  kept = []
-  if path.exists():
-    for line in path.read_text().splitlines():
-      with contextlib.suppress(json.JSONDecodeError):  # A torn last line.
-        if json.loads(line)['step'] <= step:
-          kept.append(line + '\n')
-  path.write_text(''.join(kept))
+  _drop_later(path, step)
   events = _tensorboard(tensorboard)
   with path.open('a') as file:
 
@@ -44,6 +39,20 @@ def open_metrics(path, *, step=0, tensorboard=None):
     finally:
       if events is not None:
         events.close()
+
+
+def _drop_later(path, step):
+  """Rewrites the file without torn lines and those of steps after `step`, whole or not at all."""
+  if not path.exists():
+    return
+  kept = []
+  for line in path.read_text(errors='replace').splitlines():
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # A torn last line.
+      if json.loads(line)['step'] <= step:
+        kept.append(line + '\n')
+  temporary = path.with_name(f'.{path.name}')
+  temporary.write_text(''.join(kept))
+  os.replace(temporary, path)
 
 
 def _tensorboard(folder):

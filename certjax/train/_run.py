@@ -5,6 +5,8 @@ The same config again continues at the newest checkpoint; another config refuses
 
 import dataclasses
 import json
+import math
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -22,6 +24,8 @@ from certjax.train._step import init_state, make_step
 
 _PLACES = ('out', 'data_dir', 'max_steps', 'log_every', 'save_every_epochs', 'tensorboard')
 """Fields of the config that do not change what is trained."""
+_CONFIG = 'config.json'
+_NEEDED = ('dataset', 'data_dir', 'model', 'method', 'sigma')  # By who reads a trained run.
 
 
 class TrainedRun(NamedTuple):
@@ -59,36 +63,32 @@ def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
   """
   mesh = parallel.data_mesh() if mesh is None else mesh
   _check(config, mesh)
-  out = pathlib.Path(config.out)
-  _claim(out, dataclasses.asdict(config))
-  images = data.load(config.dataset, 'train', data_dir=config.data_dir)
+  out, config_json = pathlib.Path(config.out), json.loads(_encode(config))
+  _refuse_another(out, config_json)
+  images = _images(config)
   per_epoch = data.steps_per_epoch(len(images.labels), config.batch_size)
   num_steps = config.num_epochs * per_epoch
+  stop = num_steps if config.max_steps is None else min(num_steps, config.max_steps)
   module, tx = _module(config.model, config.dataset), _optimizer(config, per_epoch)
   key_init, key_steps = jax.random.split(jax.random.key(config.seed))
   state = init_state(key_init, module, tx, data.dataset(config.dataset).shape)
   checkpoints = out / 'checkpoints'
   if latest_step(checkpoints) is not None:
     state = restore(checkpoints, state)
-  start, stop = int(state.step), min(num_steps, config.max_steps or num_steps)
-  if on_start:
-    on_start(start, stop)
+  start = int(state.step)
   batches = data.batches(
     images, config.batch_size, seed=config.seed, start=start, num_steps=max(stop - start, 0),
     augment=config.augment, prefetch=2,
   )  # fmt: skip
+  _write_config(out, config)
+  if on_start:
+    on_start(start, stop)
   events = out / 'tensorboard' if config.tensorboard else None
   with open_metrics(out / 'metrics.jsonl', step=start, tensorboard=events) as write:
-
-    def log(step, metrics):
-      write(step, metrics)
-      if on_log:
-        on_log(step, metrics)
-
     return fit(
       make_step(module, tx, cross_entropy, smoothing=smoothing), state, batches, key=key_steps,
       mesh=mesh, log_every=config.log_every, save_every=config.save_every_epochs * per_epoch,
-      on_log=log, on_save=lambda state: save(checkpoints, state),
+      on_log=_log(write, on_log), on_save=lambda state: save(checkpoints, state),
     )  # fmt: skip
 
 
@@ -124,29 +124,67 @@ def read_config(directory) -> dict:
   Raises:
     ValueError: if there is none, or it is not JSON.
   """
-  path = pathlib.Path(directory) / 'config.json'
+  path = pathlib.Path(directory) / _CONFIG
   if not path.is_file():
-    raise ValueError(f'{directory} holds no training run (no config.json): run `certjax train` first.')
+    raise ValueError(f'{directory} holds no training run (no {_CONFIG}): run `certjax train` first.')
   try:
-    return json.loads(path.read_text())
+    config = json.loads(path.read_text())
   except ValueError as error:
-    raise ValueError(f'{path} is not JSON ({error}): restore it, or train again.') from error
+    raise ValueError(f'{path} is not JSON ({error}): restore it, or train elsewhere.') from error
+  if not isinstance(config, dict) or (missing := [key for key in _NEEDED if key not in config]):
+    what = f'lacks {", ".join(missing)}' if isinstance(config, dict) else 'is no object'
+    raise ValueError(f'{path} {what}: not the config of a training run; train elsewhere.')
+  return config
 
 
-def _claim(out, config):
-  """Writes config.json into a new directory; refuses one that holds another config's run."""
-  if (out / 'config.json').exists():
-    there = read_config(out)
-    ours = {key: value for key, value in config.items() if key not in _PLACES}
-    theirs = {key: value for key, value in there.items() if key not in _PLACES}
-    if different := list(records.differences(ours, theirs)):
-      raise ValueError(
-        f'{out} holds a run of another config: {"; ".join(different)}. Use another --out, or the '
-        f'same config.'
-      )
+def _encode(config):
+  return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True, default=str)
+
+
+def _refuse_another(out, config):
+  """Raises if the directory holds another config's run."""
+  if not (out / _CONFIG).exists():
     return
-  out.mkdir(parents=True, exist_ok=True)
-  (out / 'config.json').write_text(json.dumps(config, indent=2, sort_keys=True) + '\n')
+  there = read_config(out)
+  ours = {key: value for key, value in config.items() if key not in _PLACES}
+  theirs = {key: value for key, value in there.items() if key not in _PLACES}
+  if different := list(records.differences(ours, theirs)):
+    raise ValueError(
+      f'{out} holds a run of another config: {"; ".join(different)}. Use another --out, or the '
+      f'same config.'
+    )
+
+
+def _write_config(out, config):
+  """Claims a new directory, once nothing speaks against the run; never leaves half a file."""
+  if not (out / _CONFIG).exists():
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f'.{_CONFIG}').write_text(_encode(config) + '\n')
+    os.replace(out / f'.{_CONFIG}', out / _CONFIG)
+
+
+def _images(config):
+  name, spec = f'{config.dataset} train', data.dataset(config.dataset)
+  images = data.load(config.dataset, 'train', data_dir=config.data_dir)
+  data.check_images(images.images, name=name, shape=spec.shape)
+  data.check_labels(images.labels, spec.num_classes, name=f'{name} labels')
+  return images
+
+
+def _log(write, on_log):
+  """Writes metrics and passes them on; a run that diverged ends before its next checkpoint."""
+
+  def log(step, metrics):
+    write(step, metrics)
+    if on_log:
+      on_log(step, metrics)
+    if not math.isfinite(metrics['loss']):
+      raise ValueError(
+        f'training diverged: the loss is {metrics["loss"]} at step {step}; lower `learning_rate` '
+        f'(and use another --out), or lengthen the warm-up.'
+      )
+
+  return log
 
 
 def _module(name, dataset):
@@ -167,11 +205,15 @@ def _optimizer(config, per_epoch):
 
 
 def _check(config, mesh):
-  if config.batch_size % mesh.devices.size:
+  num_devices = mesh.devices.size
+  if config.batch_size < 1 or config.batch_size % num_devices:
     raise ValueError(
-      f'`batch_size` must be a multiple of the {mesh.devices.size} devices, got '
-      f'{config.batch_size}.'
+      f'`batch_size` must be a multiple of the {num_devices} devices, got {config.batch_size}.'
     )
-  for name in ('num_epochs', 'log_every', 'save_every_epochs', 'learning_rate'):
-    if not getattr(config, name) > 0:
-      raise ValueError(f'`{name}` must be positive, got {getattr(config, name)}.')
+  for name in ('num_epochs', 'log_every', 'save_every_epochs', 'learning_rate', 'max_steps'):
+    value = getattr(config, name)
+    if value is not None and not 0 < value < math.inf:
+      raise ValueError(f'`{name}` must be positive and finite, got {value}.')
+  for name in ('warmup_epochs', 'weight_decay'):
+    if not 0 <= getattr(config, name) < math.inf:
+      raise ValueError(f'`{name}` must be at least 0, got {getattr(config, name)}.')
