@@ -34,8 +34,9 @@ def assert_equal(first, second):
 def test_an_epoch_is_a_permutation_without_its_remainder():
   images = make_images()
   steps = data.steps_per_epoch(N, BATCH)
-  epochs = [list(data.batches(images, BATCH, seed=1, start=e * steps, num_steps=steps))
-            for e in range(30)]
+  epochs = [
+    list(data.batches(images, BATCH, seed=1, start=e * steps, num_steps=steps)) for e in range(30)
+  ]
   seen = [np.concatenate([b['index'] for b in epoch]) for epoch in epochs]
   for index in seen:
     assert len(set(index.tolist())) == steps * BATCH == 20
@@ -64,8 +65,15 @@ def test_resume_equals_running_through(start, augment):
 
 def test_seeds_and_epochs_differ():
   images = make_images()
-  orders = {tuple(np.concatenate([b['index'] for b in data.batches(
-    images, 23, seed=seed, start=epoch, num_steps=1)])) for seed in range(4) for epoch in range(4)}
+  orders = {
+    tuple(
+      np.concatenate(
+        [b['index'] for b in data.batches(images, 23, seed=seed, start=epoch, num_steps=1)]
+      )
+    )
+    for seed in range(4)
+    for epoch in range(4)
+  }
   assert len(orders) == 16
 
 
@@ -79,8 +87,10 @@ def test_first_permutation_is_pinned():
 
 def test_augmentation_does_not_depend_on_the_batch_size_or_the_subset():
   images = make_images(24)
-  sizes = [by_image(data.batches(images, b, seed=5, num_steps=24 // b, augment='crop_flip'))
-           for b in (1, 4, 24)]
+  sizes = [
+    by_image(data.batches(images, b, seed=5, num_steps=24 // b, augment='crop_flip'))
+    for b in (1, 4, 24)
+  ]
   rows = np.array([17, 2, 5])
   part = data.Images(images.images[rows], images.labels[rows], images.index[rows])
   few = by_image(data.batches(part, 3, seed=5, num_steps=1, augment='crop_flip'))
@@ -93,8 +103,9 @@ def test_augmentation_does_not_depend_on_the_batch_size_or_the_subset():
 
 def test_augmentation_differs_between_epochs_and_images():
   images = make_images(1)
-  seen = {b['x'].tobytes() for b in data.batches(images, 1, seed=0, num_steps=60,
-                                                  augment='crop_flip')}
+  seen = {
+    b['x'].tobytes() for b in data.batches(images, 1, seed=0, num_steps=60, augment='crop_flip')
+  }
   assert len(seen) > 20  # Of 162 views; fewer than 21 distinct among 60 draws is < 1e-20.
 
 
@@ -125,8 +136,9 @@ def test_offsets_and_flips_are_uniform():
 def test_prefetch_gives_the_same_batches(ahead):
   images = make_images()
   plain = data.batches(images, BATCH, seed=6, num_steps=9, augment='crop')
-  assert_equal(plain, data.batches(images, BATCH, seed=6, num_steps=9, augment='crop',
-                                   prefetch=ahead))
+  assert_equal(
+    plain, data.batches(images, BATCH, seed=6, num_steps=9, augment='crop', prefetch=ahead)
+  )
 
 
 def test_prefetch_raises_what_the_thread_raised_in_its_place():
@@ -161,11 +173,18 @@ def test_prefetch_ends_its_thread_when_dropped_and_stays_bounded():
   assert len(made) <= 2 + 2 + 2  # Taken, waiting, one in each hand.
 
 
-@pytest.mark.parametrize('kwargs, words', [
-  ({'batch_size': 24}, '1 .. 23'), ({'batch_size': 0}, '1 .. 23'), ({'seed': -1}, '`seed`'),
-  ({'start': -1}, '`start`'), ({'augment': 'crop_flp'}, "Did you mean 'crop_flip'"),
-  ({'num_steps': -2}, '`num_steps`'), ({'prefetch': -1}, '`prefetch`'),
-])
+@pytest.mark.parametrize(
+  'kwargs, words',
+  [
+    ({'batch_size': 24}, '1 .. 23'),
+    ({'batch_size': 0}, '1 .. 23'),
+    ({'seed': -1}, '`seed`'),
+    ({'start': -1}, '`start`'),
+    ({'augment': 'crop_flp'}, "Did you mean 'crop_flip'"),
+    ({'num_steps': -2}, '`num_steps`'),
+    ({'prefetch': -1}, '`prefetch`'),
+  ],
+)
 def test_wrong_arguments_are_refused_at_once(kwargs, words):
   arguments = {'batch_size': 4, 'seed': 0, **kwargs}
   with pytest.raises(ValueError, match=words):
@@ -189,11 +208,14 @@ def test_padding_and_mask_give_the_exact_accuracy(n, size):
   assert (correct, total) == (int((guess == images.labels).sum()), n)
 
 
-@pytest.mark.parametrize('batch, words', [
-  ({'x': np.zeros(3), 'y': np.zeros(2)}, 'as many rows'),
-  ({'x': np.zeros(5)}, '1 .. 4 rows, got 5'),
-  ({'x': np.zeros(0)}, 'got 0'),
-])
+@pytest.mark.parametrize(
+  'batch, words',
+  [
+    ({'x': np.zeros(3), 'y': np.zeros(2)}, 'as many rows'),
+    ({'x': np.zeros(5)}, '1 .. 4 rows, got 5'),
+    ({'x': np.zeros(0)}, 'got 0'),
+  ],
+)
 def test_batches_that_cannot_be_padded(batch, words):
   with pytest.raises(ValueError, match=words):
     data.pad_batch(batch, 4)

@@ -32,11 +32,14 @@ def folder(tmp_path_factory):
     url_infos = None
 
     def _info(self):
-      features = {'image': tfds.features.Image(encoding_format='jpeg'),
-                  'label': tfds.features.ClassLabel(num_classes=1_000),
-                  'file_name': tfds.features.Text()}
-      return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features),
-                                   disable_shuffling=True)
+      features = {
+        'image': tfds.features.Image(encoding_format='jpeg'),
+        'label': tfds.features.ClassLabel(num_classes=1_000),
+        'file_name': tfds.features.Text(),
+      }
+      return tfds.core.DatasetInfo(
+        builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+      )
 
     def _split_generators(self, dl_manager):
       return {'train': self._generate_examples(3), 'validation': self._generate_examples(7)}

@@ -24,7 +24,9 @@ def folder(tmp_path_factory):
 def run(code, *args):
   return subprocess.Popen(
     [sys.executable, '-W', 'error', '-c', code, *map(str, args)],
-    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
   )
 
 
@@ -109,7 +111,10 @@ def test_prepare_is_idempotent_and_status_tells(folder):
   assert list(rows) == list(data.DATASETS)
   assert rows['digits'] == ('digits', True, folder / 'digits/1.0.0', '')
   assert rows['imagenet100'] == (
-    'imagenet100', False, folder / 'imagenet2012', 'certjax data prepare imagenet100'
+    'imagenet100',
+    False,
+    folder / 'imagenet2012',
+    'certjax data prepare imagenet100',
   )
 
 
@@ -144,15 +149,18 @@ def test_preparing_imagenet_asks_for_the_archives(tmp_path, monkeypatch):
   assert 'ILSVRC2012_img_train.tar' in text and str(tmp_path / 'downloads/manual') in text
 
 
-@pytest.mark.parametrize('call, words', [
-  (lambda d: data.dataset('cifar'), "Did you mean 'cifar10'"),
-  (lambda d: data.load('digits', 'tset', data_dir=d), "Did you mean 'test'"),
-  (lambda d: data.load('imagenet2012', 'test', data_dir=d), '`indices`'),
-  (lambda d: data.load('digits', 'test', data_dir=d, indices=[3, 500]), '0 .. 499'),
-  (lambda d: data.load('digits', 'test', data_dir=d, indices=[-1]), 'got -1'),
-  (lambda d: data.load('digits', 'test', data_dir=d, indices=[0.5]), 'float64'),
-  (lambda d: data.load('digits', 'test', data_dir=d, indices=[]), 'non-empty'),
-])
+@pytest.mark.parametrize(
+  'call, words',
+  [
+    (lambda d: data.dataset('cifar'), "Did you mean 'cifar10'"),
+    (lambda d: data.load('digits', 'tset', data_dir=d), "Did you mean 'test'"),
+    (lambda d: data.load('imagenet2012', 'test', data_dir=d), '`indices`'),
+    (lambda d: data.load('digits', 'test', data_dir=d, indices=[3, 500]), '0 .. 499'),
+    (lambda d: data.load('digits', 'test', data_dir=d, indices=[-1]), 'got -1'),
+    (lambda d: data.load('digits', 'test', data_dir=d, indices=[0.5]), 'float64'),
+    (lambda d: data.load('digits', 'test', data_dir=d, indices=[]), 'non-empty'),
+  ],
+)
 def test_wrong_arguments(folder, call, words):
   with pytest.raises(ValueError) as error:
     call(folder)
@@ -193,14 +201,17 @@ def scramble(path):
   path.write_bytes(content)
 
 
-@pytest.mark.parametrize('file, harm', [
-  ('digits-test.array_record-00000-of-00001', truncate),
-  ('digits-test.array_record-00000-of-00001', scramble),
-  ('digits-test.array_record-00000-of-00001', Path.unlink),
-  ('features.json', Path.unlink),
-  ('features.json', lambda path: path.write_text('{')),
-  ('dataset_info.json', lambda path: path.write_text('{')),
-])
+@pytest.mark.parametrize(
+  'file, harm',
+  [
+    ('digits-test.array_record-00000-of-00001', truncate),
+    ('digits-test.array_record-00000-of-00001', scramble),
+    ('digits-test.array_record-00000-of-00001', Path.unlink),
+    ('features.json', Path.unlink),
+    ('features.json', lambda path: path.write_text('{')),
+    ('dataset_info.json', lambda path: path.write_text('{')),
+  ],
+)
 def test_corrupt_files_end_in_one_line(folder, tmp_path, file, harm):
   copy(folder, tmp_path)
   harm(tmp_path / 'digits/1.0.0' / file)
@@ -244,10 +255,16 @@ def test_real_data_sets(name):
   assert (images.images.min(), images.images.max()) == (0, 255)
 
 
-@pytest.mark.parametrize('kwargs', [
-  {'num_total': 0}, {'num_total': 5, 'skip': 0}, {'num_total': 5, 'max_images': 0},
-  {'num_total': 5, 'evenly': 6}, {'num_total': 5, 'evenly': 2, 'skip': 2},
-])
+@pytest.mark.parametrize(
+  'kwargs',
+  [
+    {'num_total': 0},
+    {'num_total': 5, 'skip': 0},
+    {'num_total': 5, 'max_images': 0},
+    {'num_total': 5, 'evenly': 6},
+    {'num_total': 5, 'evenly': 2, 'skip': 2},
+  ],
+)
 def test_subset_refuses(kwargs):
   with pytest.raises(ValueError, match='`'):
     data.subset(**kwargs)
