@@ -1,0 +1,44 @@
+"""The README tells the truth: commands exist, every method has its row, figures are the cards'."""
+
+import json
+import pathlib
+
+import pytest
+
+from certjax import configs
+from certjax.cli import _main
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / 'README.md').read_text()
+CARDS = ROOT / 'benchmarks' / 'results'
+
+
+def test_the_two_commands():
+  assert 'pip install -e . && certjax quickstart' in README
+  assert 'pip install -e ".[test]" && pytest' in README
+
+
+@pytest.mark.parametrize('name', configs.METHODS)
+def test_every_method_has_a_row(name):
+  rows = [line for line in README.splitlines() if line.startswith('| ') and f'(`{name}`)' in line]
+  assert len(rows) == 1, f'{name} needs one row in the table of methods'
+  assert configs.METHODS[name].title in rows[0]
+
+
+def test_every_command_and_preset_is_named():
+  for command in _main._COMMANDS:
+    assert f'certjax {command}' in README
+  for preset in configs.PRESETS:
+    assert f'`{preset}`' in README
+
+
+def test_tables_are_the_cards():
+  """A figure in the README stands in a committed card, to the letter."""
+  mnist = json.loads((CARDS / 'mnist.json').read_text())
+  assert mnist['table'] in README
+  quickstart = json.loads((CARDS / 'quickstart.json').read_text())
+  assert quickstart['table'] in README
+  speed = json.loads((CARDS / 'certification.json').read_text())
+  for row in speed['rows']:
+    ratio = f'{row["ratio"]:.3f} ({row["low"]:.3f} to {row["high"]:.3f})'
+    assert f'| {row["model"]} |' in README and ratio in README
