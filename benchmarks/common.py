@@ -57,7 +57,7 @@ def write_card(name, question, rows, **more):
   """Writes benchmarks/results/NAME.json and returns its path."""
   card = {
     'question': question,
-    'command': ' '.join(['python', os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
+    'command': _command(),
     'date': datetime.date.today().isoformat(),
     'hardware': hardware(),
     'versions': versions(),
@@ -68,6 +68,12 @@ def write_card(name, question, rows, **more):
   path = RESULTS / f'{name}.json'
   path.write_text(json.dumps(card, indent=2) + '\n')
   return path
+
+
+def _command() -> str:
+  """The command line, without places that are this machine's own."""
+  arguments = ['DIR' if os.path.isabs(argument) else argument for argument in sys.argv[1:]]
+  return ' '.join(['python', f'benchmarks/{pathlib.Path(sys.argv[0]).name}', *arguments])
 
 
 def hardware() -> dict:

@@ -42,16 +42,28 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def trained(tmp_path_factory, data_dir):
-  """The directory of a digits run trained with sigma 0.25 by the command line (read only)."""
+def once(tmp_path_factory):
+  """`once(name, make) -> directory`: one worker calls `make(directory)`, the others wait for it."""
   base = session_directory(tmp_path_factory)
-  out = base / 'digits-run'
-  with open(base / 'digits-run.lock', 'w') as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    if not (out / 'trained').exists():
-      certjax('train', 'digits', '--out', out, '--data-dir', data_dir)
-      (out / 'trained').touch()
-  return out
+
+  def made_once(name, make):
+    directory, finished = base / name, base / f'{name}.finished'
+    with open(base / f'{name}.lock', 'w') as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      if not finished.exists():
+        make(directory)
+        finished.touch()
+    return directory
+
+  return made_once
+
+
+@pytest.fixture(scope='session')
+def trained(once, data_dir):
+  """The directory of a digits run trained with sigma 0.25 by the command line (read only)."""
+  return once(
+    'digits-run', lambda out: certjax('train', 'digits', '--out', out, '--data-dir', data_dir)
+  )
 
 
 @pytest.fixture(scope='session')
@@ -84,6 +96,12 @@ def command(capsys):
     return Outcome(code, *capsys.readouterr())
 
   return run
+
+
+@pytest.fixture(scope='session')
+def process():
+  """Runs a command line in a process of its own: `process('certify', run)`."""
+  return certjax
 
 
 def certjax(*arguments, check=True, env=None, **options):

@@ -65,7 +65,9 @@ BROKEN = {
   'leaves the ball': lambda eps: threats.l2(eps)._replace(project=lambda x, x_adv: x_adv),
   'leaves the box': lambda eps: threats.l2(eps)._replace(sample=lambda key, x: x + eps),
   'moves at eps 0': lambda eps: threats.l2(eps)._replace(project=lambda x, x_adv: x + 1e-3),
-  'not steepest': lambda eps: threats.l2(eps)._replace(steepest=lambda g: -threats.l2(1).steepest(g)),
+  'not steepest': lambda eps: threats.l2(eps)._replace(
+    steepest=lambda g: -threats.l2(1).steepest(g)
+  ),
 }
 
 

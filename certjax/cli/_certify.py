@@ -36,5 +36,7 @@ def predict(arguments):
   correct = sum(line['predict'] == line['label'] for line in lines)
   wrong = len(lines) - abstained - correct
   print(f'{len(lines)} images: {correct} correct, {wrong} wrong, {abstained} abstained')
-  print(f"each prediction is not the smoothed classifier's with probability at most {config.alpha:g}")
+  print(
+    f"each prediction is not the smoothed classifier's with probability at most {config.alpha:g}"
+  )
   print(f'records are in {config.out}')

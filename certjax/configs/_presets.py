@@ -43,6 +43,8 @@ PRESETS = {
   ),
   'resnet20-cifar10': (
     "Cohen's recipe with ResNet-20, which loses almost nothing and costs a fifth.",
-    dataclasses.replace(_COHEN_CIFAR10, out=pathlib.Path('runs/resnet20-cifar10'), model='resnet20'),
+    dataclasses.replace(
+      _COHEN_CIFAR10, out=pathlib.Path('runs/resnet20-cifar10'), model='resnet20'
+    ),
   ),
 }

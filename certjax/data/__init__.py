@@ -4,7 +4,7 @@ Importing this package loads numpy only; TFDS, Pillow and scikit-learn are impor
 """
 
 from certjax.data._augment import AUGMENT
-from certjax.data._batches import batches, steps_per_epoch
+from certjax.data._batches import batches, num_images, steps_per_epoch
 from certjax.data._check import check_images, check_labels, to_float
 from certjax.data._load import Images, load, subset
 from certjax.data._pad import eval_batches, pad_batch
@@ -28,6 +28,7 @@ __all__ = [
   'eval_batches',
   'is_prepared',
   'load',
+  'num_images',
   'pad_batch',
   'prefetch',
   'prepare',

@@ -14,13 +14,14 @@ import numpy as np
 from certjax.data._augment import AUGMENT
 from certjax.data._load import Images
 from certjax.data._prefetch import prefetch as run_ahead
+from certjax.data._source import Source
 from certjax.data._table import choose
 
 _PERMUTATION, _AUGMENTATION = 0, 1  # Disjoint streams of one key.
 
 
 def batches(
-  images: Images,
+  images: Images | Source,
   batch_size: int,
   *,
   seed: int,
@@ -36,7 +37,8 @@ def batches(
   dataset index, so it is the same for every batch size, and for a subset of the images.
 
   Args:
-    images: what `load` returned.
+    images: what `load` returned, or a `source`, whose images are decoded batch by batch (use
+      `prefetch` then).
     batch_size: images a batch, at most N.
     seed: int in [0, 2^64).
     start: first step; resuming at t continues as if never interrupted.
@@ -83,18 +85,34 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 
 
 def _batches(images, batch_size, seed, start, num_steps, augment):
-  per_epoch = steps_per_epoch(len(images.labels), batch_size)
+  count = num_images(images)
+  per_epoch = steps_per_epoch(count, batch_size)
+  all_indices = np.arange(count) if isinstance(images, Source) else images.index
   epoch, step = None, start
   while num_steps is None or step < start + num_steps:
     if step // per_epoch != epoch:
       epoch = step // per_epoch
-      order = np.argsort(_words(seed, epoch, _PERMUTATION, len(images.labels)), kind='stable')
-      words = _words(seed, epoch, _AUGMENTATION, int(images.index.max()) + 1) if augment else None
+      order = np.argsort(_words(seed, epoch, _PERMUTATION, count), kind='stable')
+      words = _words(seed, epoch, _AUGMENTATION, int(all_indices.max()) + 1) if augment else None
     rows = order[step % per_epoch * batch_size :][:batch_size]
-    index, x = images.index[rows], images.images[rows]
+    index = all_indices[rows]
+    x, y = _take(images, rows)
     x = x if augment is None else AUGMENT[augment](x, words[index])
-    yield {'x': x, 'y': images.labels[rows].astype(np.int32), 'index': index.astype(np.int32)}
+    yield {'x': x, 'y': y.astype(np.int32), 'index': index.astype(np.int32)}
     step += 1
+
+
+def num_images(images) -> int:
+  """How many images an `Images` or a `Source` holds."""
+  return len(images) if isinstance(images, Source) else len(images.labels)
+
+
+def _take(images, rows):
+  """uint8[B, H, W, C] and int[B] of some rows."""
+  if not isinstance(images, Source):
+    return images.images[rows], images.labels[rows]
+  x, y = zip(*images.examples(rows), strict=True)
+  return np.stack(x), np.array(y)
 
 
 def _words(seed, epoch, stream, count) -> np.ndarray:
@@ -104,7 +122,7 @@ def _words(seed, epoch, stream, count) -> np.ndarray:
 
 
 def _check(images, batch_size, seed, start, num_steps, prefetch):
-  steps_per_epoch(len(images.labels), batch_size)
+  steps_per_epoch(num_images(images), batch_size)
   if not 0 <= operator.index(seed) < 2**64:
     raise ValueError(f'`seed` must lie in [0, 2^64), got {seed}.')
   for argument, value in {'start': start, 'num_steps': num_steps, 'prefetch': prefetch}.items():

@@ -21,10 +21,11 @@ def accuracy(model_fn, images, *, batch_size=500) -> float:
   model_fn = jax.tree_util.Partial(model_fn)
   correct = 0
   for batch, mask in data.eval_batches(images, batch_size):
-    correct += int(np.sum(np.asarray(_correct(model_fn, batch['x'], batch['y']))[mask]))
+    right = _correct(model_fn, data.to_float(batch['x']), batch['y'])
+    correct += int(np.sum(np.asarray(right)[mask]))
   return correct / len(images.labels)
 
 
 @jax.jit
 def _correct(model_fn, x, y):
-  return jnp.argmax(model_fn(x.astype(jnp.float32) / 255), axis=-1) == y
+  return jnp.argmax(model_fn(x), axis=-1) == y

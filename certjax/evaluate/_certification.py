@@ -76,15 +76,18 @@ def certified_records(
     seconds = clock()
     for row, index in enumerate(group.index):
       others = np.delete(counts[row], candidate[row])
-      yield {
-        'index': int(index),
-        'label': int(group.labels[row]),
-        'predict': int(proof.label[row]),
-        'radius': float(proof.radius[row]),
-        'candidate': int(candidate[row]),
-        'count': int(counts[row, candidate[row]]),
-        'runner_up_count': int(others.max(initial=0)),
-      }, seconds
+      yield (
+        {
+          'index': int(index),
+          'label': int(group.labels[row]),
+          'predict': int(proof.label[row]),
+          'radius': float(proof.radius[row]),
+          'candidate': int(candidate[row]),
+          'count': int(counts[row, candidate[row]]),
+          'runner_up_count': int(others.max(initial=0)),
+        },
+        seconds,
+      )
 
 
 def predicted_records(
@@ -108,13 +111,16 @@ def predicted_records(
     )
     label, seconds = certify.label_from_votes(counts, alpha=alpha), clock()
     for row, index in enumerate(group.index):
-      yield {
-        'index': int(index),
-        'label': int(group.labels[row]),
-        'predict': int(label[row]),
-        'radius': 0.0,
-        'count': int(counts[row].max()),
-      }, seconds
+      yield (
+        {
+          'index': int(index),
+          'label': int(group.labels[row]),
+          'predict': int(label[row]),
+          'radius': 0.0,
+          'count': int(counts[row].max()),
+        },
+        seconds,
+      )
 
 
 def _groups(images, num_samples, chunk, mesh):

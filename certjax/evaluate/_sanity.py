@@ -48,7 +48,7 @@ def sanity_warnings(
       'the model is not deterministic (two calls on one batch differ): switch dropout and other '
       'randomness off; a resumed run could not repeat its votes.'
     )
-  scale = np.abs(first[0]).max() + 1e-6
+  scale = np.nanmax(np.abs(first[0]), initial=1e-6)
   if not np.allclose(first[0], mixed[0], rtol=0, atol=1e-3 * scale, equal_nan=True):
     found.append(
       "an image's logits depend on the other images of its batch: the certificate does not cover "

@@ -27,7 +27,9 @@ def check_smoothing(smoothing, x):
   assert names == ['p_a', 'p_b', 'x'], f'radius must take (p_a, p_b=None, *, x=None), not {names}'
   assert smoothing.shape is None or tuple(smoothing.shape) == x.shape
   keys = jax.random.split(jax.random.key(0), 3)
-  first, again, other = (np.asarray(smoothing.sample(key, x)) for key in (keys[0], keys[0], keys[1]))
+  first, again, other = (
+    np.asarray(smoothing.sample(key, x)) for key in (keys[0], keys[0], keys[1])
+  )
   assert np.isfinite(first).all(), 'a sample is not finite'
   assert np.array_equal(first, again), 'one key must give one sample'
   assert not np.array_equal(first, other), 'two keys gave the same sample'

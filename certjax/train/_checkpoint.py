@@ -1,13 +1,23 @@
-"""Orbax checkpoints: written atomically, restored onto any number of devices."""
+"""Orbax checkpoints: written atomically, restored onto any number of devices.
+
+The state's SHA-256 is stored beside it, since the array files have no checksum of their own: junk
+in the middle of one would come back as weights.
+"""
 
 import contextlib
 import logging
 import pathlib
+import signal
 import sys
+import threading
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+from certjax import records
+
+_DIGEST = 'sha256'
 
 
 def save(directory, state, *, keep=2):
@@ -26,8 +36,9 @@ def save(directory, state, *, keep=2):
   """
   tree, step = jax.tree.map(np.asarray, state._asdict()), int(state.step)
   try:
-    with _quiet(), _manager(directory, keep) as manager:
-      manager.save(step, args=ocp.args.StandardSave(tree))
+    with _orbax(), _manager(directory, keep) as manager:
+      if not manager.save(step, args=ocp.args.StandardSave({**tree, _DIGEST: _digest(tree)})):
+        raise OSError(f'{step} is there already')
       manager.wait_until_finished()
   except Exception as error:  # Orbax and tensorstore share no exception class.
     raise OSError(
@@ -40,7 +51,7 @@ def latest_step(directory) -> int | None:
   """The step of the newest finished checkpoint, None where there is none."""
   if not pathlib.Path(directory).is_dir():
     return None
-  with _manager(directory, None) as manager:
+  with _orbax(), _manager(directory, None) as manager:
     return manager.latest_step()
 
 
@@ -64,29 +75,52 @@ def restore(directory, template=None, *, step=None):
     raise ValueError(f'no checkpoint in {directory}: run `certjax train` there first.')
   where = f'the checkpoint of step {step} in {directory}'
   tree = _read(directory, step, template, where)
+  if not np.array_equal(tree.pop(_DIGEST, None), _digest(tree)):
+    raise ValueError(_unreadable(where, step, 'its checksum does not fit'))
+  _check_finite(tree, where)
+  if template is not None and _shapes(tree) != _shapes(template._asdict()):
+    raise ValueError(f'{where} is of another architecture: use another --out.')
+  return tree if template is None else type(template)(**tree)
+
+
+def _digest(tree):
+  """uint8[32] of the leaves by name: an optimiser's tuples may come back from disk as dicts."""
+  name = lambda path: jax.tree_util.keystr(path, simple=True, separator='/')
+  leaves = {name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+  return np.frombuffer(bytes.fromhex(records.fingerprint(leaves)), np.uint8)
+
+
+def _shapes(tree):
+  return jax.tree.map(np.shape, tree)
+
+
+def _check_finite(tree, where):
   for path, leaf in jax.tree.leaves_with_path(tree):
     if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
       raise ValueError(
         f'{where} holds a NaN or inf in {jax.tree_util.keystr(path)}: training diverged; lower '
         f'the learning rate.'
       )
-  return tree if template is None else type(template)(**tree)
 
 
 def _read(directory, step, template, where):
   if template is None:
     args = ocp.args.StandardRestore()
   else:
-    shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template._asdict())
-    args = ocp.args.StandardRestore(shapes)
+    like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template._asdict())
+    args = ocp.args.StandardRestore({**like, _DIGEST: np.empty(32, np.uint8)})
   try:
-    with _quiet(), _manager(directory, None) as manager:
+    with _orbax(), _manager(directory, None) as manager:
       return jax.tree.map(np.asarray, manager.restore(step, args=args))
   except Exception as error:
-    raise ValueError(
-      f'{where} cannot be read ({_reason(error)}): delete the folder {step} to fall back on an '
-      f'older one, or train again.'
-    ) from error
+    raise ValueError(_unreadable(where, step, _reason(error))) from error
+
+
+def _unreadable(where, step, reason):
+  return (
+    f'{where} cannot be read ({reason}): delete the folder {step} to fall back on an older one, or '
+    f'train again.'
+  )
 
 
 def _reason(error):
@@ -96,18 +130,39 @@ def _reason(error):
 
 
 @contextlib.contextmanager
-def _quiet():
-  """An error comes as one exception, without the log lines of Orbax's threads."""
+def _orbax():
+  """Orbax at work: no log lines of its threads beside the exception that tells of an error, and
+  Ctrl-C or SIGTERM wait until it has finished, since its event loops break under them."""
   logger = logging.getLogger('absl')
   level = logger.level
   logger.setLevel(logging.CRITICAL)
   try:
-    yield
+    with _signals_wait():
+      yield
   except Exception:
     _ignore_late_reads()
     raise
   finally:
     logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _signals_wait():
+  if threading.current_thread() is not threading.main_thread():
+    yield  # Signals go to the main thread only.
+    return
+  late = []
+  before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+  before = {number: handler for number, handler in before.items() if callable(handler)}
+  for number in before:
+    signal.signal(number, lambda number, frame: late.append(number))
+  try:
+    yield
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+    for number in late[:1]:
+      signal.raise_signal(number)
 
 
 def _ignore_late_reads():

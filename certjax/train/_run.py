@@ -66,7 +66,7 @@ def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
   out, config_json = pathlib.Path(config.out), json.loads(_encode(config))
   _refuse_another(out, config_json)
   images = _images(config)
-  per_epoch = data.steps_per_epoch(len(images.labels), config.batch_size)
+  per_epoch = data.steps_per_epoch(data.num_images(images), config.batch_size)
   num_steps = config.num_epochs * per_epoch
   stop = num_steps if config.max_steps is None else min(num_steps, config.max_steps)
   module, tx = _module(config.model, config.dataset), _optimizer(config, per_epoch)
@@ -114,7 +114,9 @@ def restore_variables(checkpoints, template):
   variables = {'params': state['params'], 'batch_stats': state['batch_stats']}
   shapes = [jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (variables, template)]
   if shapes[0] != shapes[1]:
-    raise ValueError(f'the checkpoint in {checkpoints} is of another architecture than config.json.')
+    raise ValueError(
+      f'the checkpoint in {checkpoints} is of another architecture than config.json.'
+    )
   return int(state['step']), variables
 
 
@@ -126,7 +128,9 @@ def read_config(directory) -> dict:
   """
   path = pathlib.Path(directory) / _CONFIG
   if not path.is_file():
-    raise ValueError(f'{directory} holds no training run (no {_CONFIG}): run `certjax train` first.')
+    raise ValueError(
+      f'{directory} holds no training run (no {_CONFIG}): run `certjax train` first.'
+    )
   try:
     config = json.loads(path.read_text())
   except ValueError as error:
@@ -165,6 +169,8 @@ def _write_config(out, config):
 
 def _images(config):
   name, spec = f'{config.dataset} train', data.dataset(config.dataset)
+  if not spec.fits_in_memory:  # Decoded batch by batch.
+    return data.source(config.dataset, 'train', config.data_dir)
   images = data.load(config.dataset, 'train', data_dir=config.data_dir)
   data.check_images(images.images, name=name, shape=spec.shape)
   data.check_labels(images.labels, spec.num_classes, name=f'{name} labels')

@@ -87,7 +87,8 @@ def make_step(module, tx, loss, *, smoothing=None, perturb=None):
     (value, (metrics, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     metrics = {'loss': value, **metrics}
     grads, metrics, stats = lax.pmean((grads, metrics, stats), parallel.AXIS)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    with jax.numpy_dtype_promotion('standard'):  # optax raises floats to int32 powers.
+      updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, stats, opt_state), metrics
 

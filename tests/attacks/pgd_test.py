@@ -70,11 +70,15 @@ def test_margin_and_cross_entropy():
   logits = jnp.array([1.0, 3.0, 2.5])
   assert float(attacks.margin(logits, 1)) == -0.5 and float(attacks.margin(logits, 0)) == 2.0
   np.testing.assert_allclose(
-    attacks.cross_entropy(logits, 2), -np.log(np.exp(2.5) / np.exp([1.0, 3.0, 2.5]).sum()), rtol=1e-6
+    attacks.cross_entropy(logits, 2),
+    -np.log(np.exp(2.5) / np.exp([1.0, 3.0, 2.5]).sum()),
+    rtol=1e-6,
   )
 
 
-@pytest.mark.parametrize('options', [dict(step_size=0, num_steps=3), dict(step_size=1, num_steps=-1)])
+@pytest.mark.parametrize(
+  'options', [dict(step_size=0, num_steps=3), dict(step_size=1, num_steps=-1)]
+)
 def test_bad_arguments(options):
   with pytest.raises(ValueError, match='`num_steps` must be at least 0 and `step_size` positive'):
     attacks.pgd(threats.l2(0.1), **options)
@@ -84,7 +88,8 @@ def test_expected_is_the_mean_softmax():
   noise, x = smoothing.gaussian(sigma=0.3), batch()[0]
   keys = jax.random.split(jax.random.key(0), 6)
   mean = np.mean(
-    [jax.nn.softmax(linear(np.stack([noise.sample(key, row) for row in x]))) for key in keys], axis=0
+    [jax.nn.softmax(linear(np.stack([noise.sample(key, row) for row in x]))) for key in keys],
+    axis=0,
   )
   g = attacks.expected(jax.random.key(0), linear, noise, num_noises=6)
   np.testing.assert_allclose(np.exp(g(x)), mean, rtol=1e-5)

@@ -113,3 +113,20 @@ def test_broken_image_bytes_end_in_one_line(folder, monkeypatch):
   with pytest.raises(ValueError, match='cannot read .*imagenet2012') as error:
     data.load('imagenet2012', 'test', data_dir=folder, indices=[0, 1])
   assert '\n' not in str(error.value)
+
+
+def test_batches_of_a_source_are_those_of_the_loaded_images(folder):
+  """Photographs are decoded batch by batch; order, augmentation and indices are the same."""
+  streamed = data.source('imagenet2012', 'test', folder)
+  loaded = data.load('imagenet2012', 'test', data_dir=folder, indices=range(7))
+  assert data.num_images(streamed) == data.num_images(loaded) == 7
+  options = {'seed': 3, 'num_steps': 4, 'augment': 'crop_flip', 'start': 1}
+  pairs = zip(
+    data.batches(streamed, 3, **options, prefetch=2),
+    data.batches(loaded, 3, **options),
+    strict=True,
+  )
+  for a, b in pairs:
+    for name in ('x', 'y', 'index'):
+      np.testing.assert_array_equal(a[name], b[name])
+      assert a[name].dtype == b[name].dtype

@@ -24,7 +24,10 @@ def size(module, shape):
   ],
 )
 def test_number_of_parameters(name, shape, expected):
-  assert size(models.build(name, num_classes=10, mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1]), shape) == expected
+  assert (
+    size(models.build(name, num_classes=10, mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1]), shape)
+    == expected
+  )
 
 
 @pytest.mark.parametrize('name', models.REGISTRY)

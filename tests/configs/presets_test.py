@@ -1,0 +1,56 @@
+"""Presets name what exists, and Cohen et al.'s recipe is theirs."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from certjax import configs, data, models, train
+from certjax.train import _run
+
+EACH = pytest.mark.parametrize('name', configs.PRESETS)
+
+
+@EACH
+def test_names_exist(name):
+  text, preset = configs.PRESETS[name]
+  assert text.strip() and preset.out.name == name
+  spec = data.dataset(preset.dataset)
+  module = models.build(preset.model, num_classes=spec.num_classes, mean=spec.mean, std=spec.std)
+  logits = jax.eval_shape(
+    lambda key, x: module.init_with_output(key, x)[0],
+    jax.random.key(0),
+    jnp.zeros((2, *spec.shape)),
+  )
+  assert logits.shape == (2, spec.num_classes)
+  configs.build_smoothing(preset.method, sigma=preset.sigma)
+  assert preset.augment is None or preset.augment in data.AUGMENT
+  assert preset.batch_size <= (spec.sizes['train'] or preset.batch_size)
+  assert preset.batch_size % 8 == 0  # Runs on 1, 2, 4 and 8 devices.
+  _run._optimizer(preset, per_epoch=10)  # Refuses unknown optimisers and schedules.
+
+
+def test_cohen_learning_rate():
+  _, preset = configs.PRESETS['cohen-cifar10']
+  assert (preset.batch_size, preset.num_epochs, preset.weight_decay) == (400, 90, 1e-4)
+  assert (preset.model, preset.augment, preset.optimizer) == ('resnet110', 'crop_flip', 'sgd')
+  per_epoch = data.steps_per_epoch(50_000, preset.batch_size)
+  assert per_epoch == 125
+  rate = train.schedule(
+    preset.schedule, peak=preset.learning_rate, num_steps=preset.num_epochs * per_epoch,
+    decay_every=round(preset.decay_every_epochs * per_epoch),
+  )  # fmt: skip
+  at = {epoch: float(rate(epoch * per_epoch)) for epoch in (0, 29, 30, 59, 60, 89)}
+  assert at == pytest.approx({0: 0.1, 29: 0.1, 30: 0.01, 59: 0.01, 60: 0.001, 89: 0.001})
+
+
+def test_the_optimizer_of_a_preset_follows_its_schedule():
+  """The step that a weight takes falls by 10 at epoch 30 (here, of 2 steps)."""
+  _, preset = configs.PRESETS['cohen-cifar10']
+  tx = _run._optimizer(preset, per_epoch=2)
+  weight = jnp.zeros(())
+  state, steps = tx.init(weight), []
+  for _ in range(62):
+    update, state = tx.update(jnp.float32(1.0), state, weight)
+    steps.append(float(update))
+  assert steps[59] == pytest.approx(-1.0, rel=0.01)  # 0.1 / (1 - 0.9), with momentum.
+  assert steps[60] == pytest.approx(0.1 * steps[59], rel=0.02)

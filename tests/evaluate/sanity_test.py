@@ -1,0 +1,83 @@
+"""Each warning fires on a model that was made for it, and a good model is not bothered."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from certjax import evaluate, smoothing
+
+X = np.random.default_rng(0).uniform(0, 1, (4, 2, 2, 1)).astype(np.float32)
+SETTING = {'num_samples': 10_000, 'alpha': 0.001, 'sigma': 0.25, 'training_sigma': 0.25}
+
+
+def warnings(model_fn, x=X, **setting):
+  return evaluate.sanity_warnings(
+    model_fn, smoothing.gaussian(sigma=0.25), x, **{**SETTING, **setting}
+  )
+
+
+def good(x):
+  flat = x.reshape(len(x), -1)
+  return jnp.stack([flat.sum(1), 1 - flat[:, 0], 3 * flat[:, 1]], axis=1)
+
+
+def returns_probabilities(x):
+  return jax.nn.softmax(good(x))
+
+
+def mixes_rows(x):
+  return good(x) - good(x).mean(0, keepdims=True)  # BatchNorm in training mode does as much.
+
+
+def returns_nan(x):
+  return jnp.where(x.reshape(len(x), -1)[:, :1] > 0.5, jnp.nan, good(x))
+
+
+def nondeterministic(x):
+  rng = np.random.default_rng()
+  draw = lambda shape: rng.normal(size=shape).astype(np.float32)
+  shape = jax.ShapeDtypeStruct((len(x), 3), jnp.float32)
+  return good(x) + jax.experimental.io_callback(lambda: draw((len(x), 3)), shape)
+
+
+def test_a_good_model_and_setting_are_not_bothered():
+  assert warnings(good) == []
+  assert warnings(good, x=X[:1]) == []
+  assert warnings(good, sigma=None, training_sigma=None) == []
+
+
+@pytest.mark.parametrize(
+  ('model_fn', 'parts'),
+  [
+    (returns_probabilities, ('probabilities, not logits', 'before the softmax')),
+    (mixes_rows, ('depend on the other images', 'evaluation mode')),
+    (returns_nan, ('NaN', 'vote for nobody')),
+    (lambda x: jnp.full((len(x), 3), jnp.nan), ('NaN', 'vote for nobody')),
+  ],
+)
+def test_models(model_fn, parts):
+  (warning,) = warnings(model_fn)
+  assert '\n' not in warning and all(part in warning for part in parts)
+
+
+def test_a_model_that_is_not_deterministic():
+  found = warnings(nondeterministic)
+  assert any('not deterministic' in warning and 'dropout' in warning for warning in found)
+
+
+@pytest.mark.parametrize(
+  ('setting', 'parts'),
+  [
+    ({'training_sigma': 0.5}, ('sigma=0.25', 'training noise 0.5', 'stay valid')),
+    ({'num_samples': 200}, ('num_samples=200', 'radii up to', 'more samples')),
+  ],
+)
+def test_settings(setting, parts):
+  (warning,) = warnings(good, **setting)
+  assert all(part in warning for part in parts)
+
+
+def test_rows_that_hardly_mix_are_rounding():
+  """Another order of a sum is no BatchNorm."""
+  assert warnings(lambda x: good(x) + 1e-6 * good(x).mean(0, keepdims=True)) == []

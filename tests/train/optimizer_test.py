@@ -1,0 +1,56 @@
+"""Learning rates and optimisers by name, as the papers set them."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from certjax import train
+
+
+def test_constant_and_warmup():
+  made = train.schedule('constant', peak=0.5, num_steps=100, warmup_steps=10)
+  rates = [float(made(step)) for step in (0, 5, 10, 99)]
+  np.testing.assert_allclose(rates, [0.0, 0.25, 0.5, 0.5])
+
+
+def test_cosine_ends_at_zero():
+  made = train.schedule('cosine', peak=0.5, num_steps=110, warmup_steps=10)
+  rates = [float(made(step)) for step in (10, 60, 110)]
+  np.testing.assert_allclose(rates, [0.5, 0.25, 0.0], atol=1e-7)
+
+
+def test_step():
+  made = train.schedule('step', peak=1.0, num_steps=90, decay_every=30, decay=0.1)
+  rates = [float(made(step)) for step in (0, 29, 30, 59, 60, 89)]
+  np.testing.assert_allclose(rates, [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
+  with pytest.raises(ValueError, match='needs `decay_every`'):
+    train.schedule('step', peak=1.0, num_steps=90)
+
+
+def test_unknown_names():
+  with pytest.raises(ValueError, match="one of constant, cosine, step; got 'poly'"):
+    train.schedule('poly', peak=1.0, num_steps=1)
+  with pytest.raises(ValueError, match="one of sgd, nesterov, adam; got 'lamb'"):
+    train.optimizer('lamb', 0.1)
+
+
+def apply(tx, gradients, weight):
+  state = tx.init(weight)
+  for gradient in gradients:
+    update, state = tx.update(jnp.float32(gradient), state, weight)
+    weight = optax.apply_updates(weight, update)
+  return float(weight)
+
+
+def test_sgd_is_that_of_pytorch():
+  """v = 0.9 v + (g + decay w); w = w - rate v, and Nesterov's look-ahead."""
+  rate, decay, gradients = 0.1, 0.5, (1.0, -2.0, 0.25)
+  for name in ('sgd', 'nesterov'):
+    w, v = 2.0, 0.0
+    for gradient in gradients:
+      g = gradient + decay * w
+      v = 0.9 * v + g
+      w -= rate * (g + 0.9 * v if name == 'nesterov' else v)
+    made = apply(train.optimizer(name, rate, weight_decay=decay), gradients, jnp.float32(2.0))
+    assert made == pytest.approx(w, rel=1e-6)
