@@ -80,7 +80,9 @@ def test_tail_near_one_in_fifty_digits(trials):
     bound = float(certify.clopper_pearson(trials - failures, trials, alpha=0.001))
     with mpmath.workdps(50):
       p = mpmath.mpf(bound)
-      tail = sum(mpmath.binomial(trials, i) * (1 - p) ** i * p ** (trials - i) for i in range(failures + 1))
+      tail = sum(
+        mpmath.binomial(trials, i) * (1 - p) ** i * p ** (trials - i) for i in range(failures + 1)
+      )
       assert mpmath.mpf('0.000999999') < tail <= mpmath.mpf('0.001')
 
 

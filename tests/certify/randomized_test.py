@@ -40,6 +40,7 @@ def test_runner_up_form_exceeds_its_distance_rarely():
   Classes 1 and 2 split the other side by the sign of x_1, so p_b is half of 1 - p_a at x_1 = 0
   and the radius that both bounds certify must not exceed the true distance 0.4.
   """
+
   def slab(x):
     other = jnp.where(x[:, 0] > 0, -1.0, 1.0)
     side = jnp.sign(x[:, 1])

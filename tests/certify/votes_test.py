@@ -47,9 +47,7 @@ def test_order_batch_and_padding_do_not_matter():
   np.testing.assert_array_equal(count(X[order], index=order, num_samples=333), full[order])
   alone = [count(X[i : i + 1], index=[i], num_samples=333)[0] for i in range(5)]
   np.testing.assert_array_equal(alone, full)
-  np.testing.assert_array_equal(
-    count(X[3:], index=[3, 4], num_samples=333, pad_to=5), full[3:]
-  )
+  np.testing.assert_array_equal(count(X[3:], index=[3, 4], num_samples=333, pad_to=5), full[3:])
 
 
 def test_samples_and_images_draw_different_noise():
@@ -94,6 +92,20 @@ def test_one_trace_for_all_weights_sigmas_and_numbers_of_samples():
       KEY, jax.tree_util.Partial(traced, variables), smoothing.gaussian(sigma=sigma), x,
       num_samples=number, chunk=16,
     )  # fmt: skip
+
+
+def test_an_nnx_model_certifies_as_well():
+  """The core sees a function only: no Flax linen module, its state travels as a pytree."""
+  from flax import nnx
+
+  graph, state = nnx.split(nnx.Linear(3, 4, rngs=nnx.Rngs(0)))
+  model_fn = jax.tree_util.Partial(lambda state, x: nnx.merge(graph, state)(x), state)
+  kernel, bias = state['kernel'][...], state['bias'][...]
+  counts = count(model_fn=model_fn, num_samples=50)
+  np.testing.assert_array_equal(
+    counts, count(model_fn=lambda x: x @ kernel + bias[None], num_samples=50)
+  )
+  assert np.count_nonzero(counts) > 5
 
 
 def test_weights_are_arguments_and_memory_does_not_grow_with_samples():

@@ -81,3 +81,11 @@ def test_settings(setting, parts):
 def test_rows_that_hardly_mix_are_rounding():
   """Another order of a sum is no BatchNorm."""
   assert warnings(lambda x: good(x) + 1e-6 * good(x).mean(0, keepdims=True)) == []
+
+
+def test_logits_that_sum_to_one_are_no_probabilities():
+  def model_fn(x):
+    first = x.reshape(len(x), -1)[:, 0]
+    return jnp.stack([first, 1 - first], axis=1)
+
+  assert warnings(model_fn) == []  # The noise takes `first` out of [0, 1].

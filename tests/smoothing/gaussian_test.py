@@ -71,7 +71,9 @@ def test_published_radii():
 def test_radius_is_below_the_theorem_in_fifty_digits():
   """Phi at (radius / sigma) must stay below p_a: the closed ball is inside the open one."""
   rng = np.random.default_rng(0)
-  p_a = np.r_[0.5 + 10.0 ** -np.arange(1, 16), 1 - 10.0 ** -np.arange(1, 16), rng.uniform(0.5, 1, 60)]
+  p_a = np.r_[
+    0.5 + 10.0 ** -np.arange(1, 16), 1 - 10.0 ** -np.arange(1, 16), rng.uniform(0.5, 1, 60)
+  ]
   p_b = np.minimum(1 - p_a, rng.uniform(0, 0.5, len(p_a)))
   p_b = np.minimum(np.nextafter(p_b, 2), np.nextafter(p_a, 0))
   for sigma in (0.12, 1.0):
