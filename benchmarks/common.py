@@ -116,3 +116,41 @@ def print_table(rows):
 
 def _cell(value):
   return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+def command(*arguments):
+  """Runs one `certjax` command; a failure ends the benchmark."""
+  from certjax.cli import main
+
+  if code := main([str(argument) for argument in arguments]):
+    raise SystemExit(code)
+
+
+def certified_rows(directories, radii, out):
+  """(table as markdown, rows of a card) of finished certification runs; plot and tables in `out`.
+
+  Seconds are left out where runs are compared: they tell what else the machine did meanwhile.
+  """
+  from certjax import records, report
+
+  runs = [run._replace(seconds=None) for run in report.load_all(directories)]
+  text = report.write(runs, out, radii)
+  rows = []
+  for run, directory in zip(runs, directories, strict=True):
+    header, _ = records.read(directory)
+    accuracies = report.certified_accuracy(run.certificate, run.labels, radii)
+    metrics = (pathlib.Path(directory) / 'metrics.jsonl').read_text().splitlines()
+    rows.append(
+      {
+        'run': run.name,
+        'certified_accuracy': dict(zip(map(str, radii), accuracies.tolist(), strict=True)),
+        'average_certified_radius': float(
+          report.average_certified_radius(run.certificate, run.labels)
+        ),
+        'abstention_rate': float(report.abstention_rate(run.certificate)),
+        'training': json.loads(metrics[-1]),
+        'weights_sha256': header['weights_sha256'],
+        'config': header['config'],
+      }
+    )
+  return text.split('\n\n')[0], rows

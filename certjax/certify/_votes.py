@@ -61,24 +61,44 @@ def votes(
   """
   x, index = _check(smoothing, x, index, num_samples, chunk)
   mesh = parallel.local_mesh() if mesh is None else mesh
-  model_fn, sample = _as_pytree(model_fn), _as_pytree(smoothing.sample)
+  model_fn, sample = as_pytree(model_fn), as_pytree(smoothing.sample)
   num_images = len(x)
   x, index = _pad(x, index, pad_to or num_images)
   num_classes = _num_classes(key, model_fn, sample, x, chunk)
   operands = parallel.replicate(mesh, (key, model_fn, sample, x, index))
   counts = parallel.replicate(mesh, jnp.zeros((len(x), num_classes), jnp.int32))
-  count = functools.partial(_count, mesh=mesh, chunk=chunk)
-  start, stop, step = 0, num_images * num_samples, chunk * mesh.devices.size
-  wave = step
-  while start < stop:
+  number, count = np.int32(num_samples), functools.partial(_count, mesh=mesh, chunk=chunk)
+  counts = in_waves(
+    lambda counts, start, stop: count(operands, counts, number, start, stop),
+    counts, num_images * num_samples, chunk * mesh.devices.size,
+  )  # fmt: skip
+  return np.asarray(counts)[:num_images]
+
+
+def in_waves(count, totals, num_items, step):
+  """Counts the items 0..num_items-1 in dispatches of about `_SECONDS_PER_DISPATCH`.
+
+  Args:
+    count: `(totals, start, stop) -> totals`, adds the items start..stop-1 (int32 scalars).
+    totals: what it starts from.
+    num_items: of the whole count.
+    step: items of one chunk on all devices: dispatches are multiples of it, but the last.
+
+  Returns:
+    The totals, ready.
+
+  Example:
+    >>> int(in_waves(lambda total, start, stop: total + int(stop - start), 0, 10, 3))
+    10
+  """
+  start, wave = 0, step
+  while start < num_items:
     seconds = time.perf_counter()
-    end = min(start + wave, stop)
-    counts = jax.block_until_ready(
-      count(operands, counts, np.int32(num_samples), np.int32(start), np.int32(end))
-    )
+    end = min(start + wave, num_items)
+    totals = jax.block_until_ready(count(totals, np.int32(start), np.int32(end)))
     seconds = time.perf_counter() - seconds
     start, wave = end, step * _next_wave(wave // step, seconds)
-  return np.asarray(counts)[:num_images]
+  return totals
 
 
 def _next_wave(chunks, seconds):
@@ -139,8 +159,13 @@ def _num_classes(key, model_fn, sample, x, chunk):
   return shape[-1]
 
 
-def _as_pytree(fn):
-  """`Partial` makes any function a jit argument: its weights are leaves, its code is static."""
+def as_pytree(fn):
+  """`Partial` makes any function a jit argument: its weights are leaves, its code is static.
+
+  Example:
+    >>> as_pytree(len)([1, 2])
+    2
+  """
   return fn if isinstance(fn, jax.tree_util.Partial) else jax.tree_util.Partial(fn)
 
 
@@ -152,15 +177,7 @@ def _pad(x, index, size):
 
 
 def _check(smoothing, x, index, num_samples, chunk):
-  x = np.asarray(x) if not isinstance(x, jax.Array) else x
-  if x.ndim < 2 or len(x) == 0:
-    raise ValueError(f'`x` must be a batch [B, ...] with B >= 1, got shape {x.shape}.')
-  shape = getattr(smoothing, 'shape', None)
-  if shape is not None and tuple(x.shape[1:]) != tuple(shape):
-    raise ValueError(f'this smoothing was made for images of shape {shape}, got {x.shape[1:]}.')
-  finite = np.isfinite(np.asarray(x)).reshape(len(x), -1).all(axis=1)
-  if not finite.all():
-    raise ValueError(f'`x` must be finite: image {int(np.argmin(finite))} holds a NaN or inf.')
+  x = check_images(x, getattr(smoothing, 'shape', None))
   index = np.arange(len(x)) if index is None else np.asarray(index)
   if index.shape != (len(x),) or not np.issubdtype(index.dtype, np.integer):
     raise ValueError(
@@ -171,9 +188,35 @@ def _check(smoothing, x, index, num_samples, chunk):
     raise ValueError(
       f'`num_samples` and `chunk` must be at least 1, got {num_samples} and {chunk}.'
     )
-  if len(x) * num_samples > _MAX_ITEMS:
+  check_num_items(len(x), num_samples)
+  return jnp.asarray(x, jnp.float32), jnp.asarray(index, jnp.uint32)
+
+
+def check_images(x, shape):
+  """The images as an array, unless they are no finite batch of images of that shape.
+
+  Args:
+    x: float[B, ...].
+    shape: of one image, or None.
+
+  Raises:
+    ValueError: on an empty batch, another shape, a NaN or inf.
+  """
+  x = np.asarray(x) if not isinstance(x, jax.Array) else x
+  if x.ndim < 2 or len(x) == 0:
+    raise ValueError(f'`x` must be a batch [B, ...] with B >= 1, got shape {x.shape}.')
+  if shape is not None and tuple(x.shape[1:]) != tuple(shape):
+    raise ValueError(f'this smoothing was made for images of shape {shape}, got {x.shape[1:]}.')
+  finite = np.isfinite(np.asarray(x)).reshape(len(x), -1).all(axis=1)
+  if not finite.all():
+    raise ValueError(f'`x` must be finite: image {int(np.argmin(finite))} holds a NaN or inf.')
+  return x
+
+
+def check_num_items(num_images, num_samples):
+  """Raises `ValueError` where (image, sample) pairs cannot be numbered in int32."""
+  if num_images * num_samples > _MAX_ITEMS:
     raise ValueError(
-      f'at most {_MAX_ITEMS} samples a call, got {len(x)} images x {num_samples}: pass fewer '
+      f'at most {_MAX_ITEMS} samples a call, got {num_images} images x {num_samples}: pass fewer '
       f'images at a time; the votes are the same.'
     )
-  return jnp.asarray(x, jnp.float32), jnp.asarray(index, jnp.uint32)

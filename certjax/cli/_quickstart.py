@@ -34,10 +34,10 @@ def _plan(config):
     preset, out=config.out, sigma=config.sigma, data_dir=config.data_dir
   )
   certification = configs.Certify(
-    run=config.out, sigma=config.sigma, num_samples=config.num_samples, evenly=config.num_images,
+    run=config.out, method='gaussian', sigma=config.sigma, num_samples=config.num_samples, evenly=config.num_images,
     data_dir=config.data_dir,
   )  # fmt: skip
-  _records.check('certify', certification)
+  _records.check('certify', certification, data.dataset(training.dataset).shape)
   most = data.dataset(training.dataset).sizes['test']
   if not 1 <= config.num_images <= most:
     raise ValueError(f'`num_images` must lie in 1 .. {most}, got {config.num_images}.')

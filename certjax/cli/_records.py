@@ -25,13 +25,14 @@ def write(kind, config):
   from certjax import data, evaluate, records, train
 
   training = train.read_config(config.run)
-  config = dataclasses.replace(config, sigma=_sigma(config, training))
-  smoothing, arguments = check(kind, config)
+  config = _like_training(config, training)
+  smoothing, arguments = check(kind, config, data.dataset(training['dataset']).shape)
   images = _images(config, training)
   trained = train.load_run(config.run)
   header = evaluate.header(
-    kind, _settings(config, training), configs.METHODS[config.method], trained.variables, images
-  )
+    kind, _settings(config, training, arguments), smoothing,
+    configs.METHODS[config.method].quantifier, trained.variables, images,
+  )  # fmt: skip
   finished = len(records.start(config.out, header))
   total = len(images.index)
   rest = data.Images(*(array[finished:] for array in images))
@@ -43,8 +44,8 @@ def write(kind, config):
       _append(kind, config, trained.model_fn, smoothing, rest, arguments, bar)
 
 
-def check(kind, config):
-  """The `Smoothing` and the other arguments of the loop over images.
+def check(kind, config, shape):
+  """The `Smoothing` or `Views`, and the other arguments of the loop over images.
 
   Raises:
     ValueError: if they can never give a record.
@@ -52,10 +53,14 @@ def check(kind, config):
   from certjax import evaluate
 
   _parse.check_seed(config.seed)
-  smoothing = configs.build_smoothing(config.method, sigma=config.sigma)
-  arguments = {'num_samples': config.num_samples, 'alpha': config.alpha, 'chunk': config.chunk}
-  if kind == 'certify':
-    arguments |= {'num_selection': config.num_selection, 'runner_up': config.runner_up}
+  smoothing = configs.smoothing_of(
+    config.method, config.sigma, config.parameters, shape=shape, norm=getattr(config, 'norm', None)
+  )
+  arguments = {'chunk': config.chunk}
+  if kind == 'predict' or not evaluate.is_exact(smoothing):
+    arguments |= {'num_samples': config.num_samples, 'alpha': config.alpha}
+    if kind == 'certify':
+      arguments |= {'num_selection': config.num_selection, 'runner_up': config.runner_up}
   evaluate.check_arguments(kind, smoothing, **arguments)
   return smoothing, arguments
 
@@ -66,7 +71,9 @@ def _append(kind, config, model_fn, smoothing, images, arguments, bar):
 
   from certjax import evaluate, records
 
-  make = {'certify': evaluate.certified_records, 'predict': evaluate.predicted_records}[kind]
+  make = evaluate.predicted_records if kind == 'predict' else evaluate.certified_records
+  if kind == 'certify' and evaluate.is_exact(smoothing):
+    make = evaluate.enumerated_records
   host, device = socket.gethostname(), str(jax.local_devices()[0].device_kind)
   key = jax.random.key(config.seed)
   for record, seconds in make(key, model_fn, smoothing, images, **arguments):
@@ -75,19 +82,33 @@ def _append(kind, config, model_fn, smoothing, images, arguments, bar):
     bar.advance()
 
 
-def _sigma(config, training):
-  """The noise asked for, by default that of training."""
-  if config.sigma is None and training['method'] == 'none':
-    raise ValueError(
-      f'{config.run} was trained without noise: say which noise to certify under, `--sigma 0.25`.'
-    )
-  return training['sigma'] if config.sigma is None else config.sigma
+def _like_training(config, training):
+  """The config with method, noise and parameters of the training where it names none."""
+  if config.method is None and training['method'] == 'none':
+    if config.sigma is None:
+      raise ValueError(
+        f'{config.run} was trained without noise: say which noise to certify under, `--sigma 0.25`.'
+      )
+    return dataclasses.replace(config, method='gaussian', parameters=config.parameters or {})
+  same = config.method in (None, training['method'])
+  parameters = training.get('parameters', {}) if same else {}
+  return dataclasses.replace(
+    config,
+    method=config.method or training['method'],
+    sigma=training['sigma'] if config.sigma is None else config.sigma,
+    parameters=parameters if config.parameters is None else config.parameters,
+  )
 
 
-def _settings(config, training):
-  """The part of the config that the records depend on."""
+def _settings(config, training, arguments):
+  """The part of the config that the records depend on: of an exact method no samples."""
+  sampling = {'num_samples', 'num_selection', 'alpha', 'runner_up', 'seed'}
+  dropped = {
+    *_NOT_IN_RECORDS,
+    *(sampling - {*arguments, *(['seed'] if 'alpha' in arguments else [])}),
+  }
   settings = dataclasses.asdict(config)
-  settings = {key: value for key, value in settings.items() if key not in _NOT_IN_RECORDS}
+  settings = {key: value for key, value in settings.items() if key not in dropped}
   return settings | {'dataset': training['dataset']}
 
 

@@ -1,6 +1,6 @@
 """`certjax train`."""
 
-from certjax import configs
+from certjax import configs, data
 from certjax.cli import _parse, _progress
 
 
@@ -18,7 +18,8 @@ def run(config):
   _parse.check_seed(config.seed)
   smoothing = None
   if config.method != 'none':
-    smoothing = configs.build_smoothing(config.method, sigma=config.sigma)
+    shape = data.dataset(config.dataset).shape
+    smoothing = configs.smoothing_of(config.method, config.sigma, config.parameters, shape=shape)
   from certjax import train
 
   with _progress.bar('training', 'steps') as bar:

@@ -1,22 +1,32 @@
 """The one table of methods. The command line, the README, the audit and the protocol tests read
 it; a test fails for a method that lacks a column."""
 
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
+
+_SAMPLED, _EXACT = 'probability 1 - alpha per image', 'exact'
+_FLOAT_NOISE = 'float32 noise from a counter-based generator; a deterministic model'
+_LEE, _YANG, _SPLITTING = (
+  'Lee, Yuan, Chang & Jaakkola 2019 (arXiv:1906.04948)',
+  'Yang et al. 2020 (arXiv:2002.08118)',
+  'Levine & Feizi 2021 (arXiv:2103.10834)',
+)
 
 
 class Method(NamedTuple):
   """One certification method.
 
   Attributes:
-    factory: `(**parameters) -> Smoothing` (it imports what it needs when called).
+    factory: `(*, shape=None, **parameters) -> Smoothing or Views`; it imports what it needs when
+      called.
     title: one line, for help and README.
-    norm, unit: of the radius.
+    norm, unit: of the radius, by default.
     quantifier: 'probability 1 - alpha per image', or 'exact'.
     assumptions: what the certificate takes for granted.
     audit: the attack that tries to break it, a name in `certjax.attacks`.
     oracle: the test that checks it against a closed form or brute force.
-    preset: a preset of `certjax train` that trains for it.
+    preset: a preset of `certjax train` that trains for it (with `--method`).
     reference: paper.
   """
 
@@ -32,37 +42,89 @@ class Method(NamedTuple):
   reference: str
 
 
-def _gaussian(*, sigma):
-  from certjax import smoothing
+class _Factory(NamedTuple):
+  """A factory of `certjax.smoothing` by name, with defaults; imported when called."""
 
-  return smoothing.gaussian(sigma=sigma)
+  name: str
+  defaults: dict
+
+  def __call__(self, *, shape=None, **parameters):
+    from certjax import smoothing
+
+    make = getattr(smoothing, self.name)
+    known = inspect.signature(make).parameters
+    given = {name: value for name, value in parameters.items() if value is not None}
+    if unknown := [name for name in given if name not in known]:
+      raise ValueError(
+        f'{self.name} has no parameter {", ".join(unknown)}; it takes {", ".join(known)}.'
+      )
+    if 'shape' in known:
+      given['shape'] = shape
+    return make(**{**self.defaults, **given})
+
+  def takes(self, parameter) -> bool:
+    """Whether the factory has a parameter of this name."""
+    from certjax import smoothing
+
+    return parameter in inspect.signature(getattr(smoothing, self.name)).parameters
+
+
+def _row(name, title, oracle, reference, *, norm='l2', unit='pixel value', **columns):
+  columns = {
+    'quantifier': _SAMPLED, 'assumptions': _FLOAT_NOISE, 'audit': 'pgd', 'preset': 'digits',
+    'defaults': {}, **columns,
+  }  # fmt: skip
+  factory = _Factory(name, columns.pop('defaults'))
+  return Method(
+    factory=factory, title=title, norm=norm, unit=unit, oracle=f'tests/{oracle}',
+    reference=reference, **columns,
+  )  # fmt: skip
 
 
 METHODS = {
-  'gaussian': Method(
-    factory=_gaussian,
-    title='Gaussian randomized smoothing',
-    norm='l2',
-    unit='pixel value',
-    quantifier='probability 1 - alpha per image',
-    assumptions='float32 normal noise from a counter-based generator; a deterministic model',
-    audit='pgd',
-    oracle='tests/certify/randomized_test.py::test_linear_classifier_exceeds_its_distance_rarely',
-    preset='digits',
-    reference='Cohen, Rosenfeld & Kolter 2019 (arXiv:1902.02918)',
+  'gaussian': _row(
+    'gaussian', 'Gaussian randomized smoothing',
+    'certify/randomized_test.py::test_linear_classifier_exceeds_its_distance_rarely',
+    'Cohen, Rosenfeld & Kolter 2019 (arXiv:1902.02918)',
   ),
-}
+  'gaussian-grid': _row(
+    'gaussian', 'Gaussian smoothing by integers on the pixel grid',
+    'smoothing/grid_test.py::test_chi_square_against_the_exact_bin_masses',
+    'Voracek & Hein 2023', defaults={'sampler': 'grid'},
+    assumptions='images of 8-bit grey levels; a deterministic model; random bits',
+  ),
+  'uniform': _row(
+    'uniform', 'Uniform smoothing', 'smoothing/uniform_test.py::test_no_shift_within_the_radius_takes_the_gap',
+    _LEE, norm='l1',
+  ),
+  'laplace': _row(
+    'laplace', 'Laplace smoothing', 'smoothing/laplace_test.py::test_no_explicit_region_beats_the_radius',
+    'Teng, Lee & Yuan 2020', norm='l1',
+  ),
+  'splitting': _row(
+    'splitting', 'Splitting noise (SSN)',
+    'smoothing/splitting_test.py::test_shared_splitting_is_lipschitz_and_shared_addition_is_not',
+    _SPLITTING, norm='l1',
+  ),
+  'deterministic-splitting': _row(
+    'deterministic_splitting', 'Derandomized splitting noise (DSSN)',
+    'certify/enumerated_test.py::test_no_quantised_image_contradicts_a_certificate',
+    _SPLITTING, norm='l1', quantifier=_EXACT,
+    assumptions='images of 8-bit grey levels, and so the adversary; this compiled program',
+  ),
+}  # fmt: skip
 
 
-def build_smoothing(method, **parameters):
-  """The `Smoothing` of a row of the method table.
+def build_smoothing(method, *, shape=None, **parameters):
+  """The `Smoothing` or `Views` of a row of the method table.
 
   Args:
     method: a key of `METHODS`.
-    **parameters: of its factory, such as `sigma`.
+    shape: (H, W, C) of the images, for the methods that depend on it.
+    **parameters: of its factory, such as `sigma`; None means the default.
 
   Raises:
-    ValueError: for an unknown method, with the known ones.
+    ValueError: for an unknown method, with the known ones, or an unknown parameter.
 
   Example:
     >>> build_smoothing('gaussian', sigma=0.25).norm
@@ -70,4 +132,24 @@ def build_smoothing(method, **parameters):
   """
   if method not in METHODS:
     raise ValueError(f'`method` must be one of {", ".join(METHODS)}; got {method!r}.')
-  return METHODS[method].factory(**parameters)
+  return METHODS[method].factory(shape=shape, **parameters)
+
+
+def smoothing_of(method, sigma, parameters, *, shape, norm=None):
+  """The `Smoothing` or `Views` that a config asks for.
+
+  Args:
+    method: a key of `METHODS`.
+    sigma: its standard deviation, passed on where the method has one.
+    parameters: dict of further parameters; the law's own (`lam`, `scale`) replaces `sigma`.
+    shape: (H, W, C) of the images.
+    norm: of the certificate, None for the method's own.
+
+  Raises:
+    ValueError: as `build_smoothing`.
+  """
+  parameters = {**(parameters or {}), 'norm': norm}
+  own = {'lam', 'scale'} & parameters.keys()
+  if method in METHODS and METHODS[method].factory.takes('sigma') and not own:
+    parameters['sigma'] = sigma
+  return build_smoothing(method, shape=shape, **parameters)

@@ -15,7 +15,8 @@ def prove(
     y: int[B], the true labels.
     method: a key of `configs.METHODS`.
     key: one typed key; default `jax.random.key(0)`.
-    num_selection, num_samples, alpha, runner_up, chunk: as in `certify.sampled`.
+    num_selection, num_samples, alpha, runner_up, chunk: as in `certify.sampled`; exact
+      methods use the chunk alone.
     **parameters: of the method, such as `sigma`.
 
   Returns:
@@ -37,23 +38,27 @@ def prove(
 
   from certjax import certify, data, evaluate, report
 
-  smoothing = build_smoothing(method, **parameters)
-  evaluate.check_arguments(
-    'certify', smoothing, num_samples=num_samples, alpha=alpha, chunk=chunk,
-    num_selection=num_selection, runner_up=runner_up,
-  )  # fmt: skip
   x = data.check_images(x)
+  smoothing = build_smoothing(method, shape=x.shape[1:], **parameters)
+  exact = evaluate.is_exact(smoothing)
+  sampling = {} if exact else {
+    'num_samples': num_samples, 'alpha': alpha, 'num_selection': num_selection,
+    'runner_up': runner_up,
+  }  # fmt: skip
+  evaluate.check_arguments('certify', smoothing, chunk=chunk, **sampling)
   x = data.to_float(x) if x.dtype == np.uint8 else x.astype(np.float32)
   y = data.check_labels(y, _num_classes(model_fn, smoothing, x, chunk))
   if len(y) != len(x):
     raise ValueError(f'`y` must hold one label an image, got {len(y)} for {len(x)} images.')
-  proof = certify.sampled(
-    jax.random.key(0) if key is None else key, model_fn, smoothing, x,
-    num_selection=num_selection, num_samples=num_samples, alpha=alpha, runner_up=runner_up,
-    chunk=chunk,
-  )  # fmt: skip
-  row = METHODS[method]
-  header = {'norm': row.norm, 'unit': row.unit, 'quantifier': row.quantifier, 'alpha': alpha}
+  if exact:
+    proof = certify.enumerated(model_fn, smoothing, x, chunk=chunk)
+  else:
+    key = jax.random.key(0) if key is None else key
+    proof = certify.sampled(key, model_fn, smoothing, x, chunk=chunk, **sampling)
+  header = {
+    'norm': smoothing.norm, 'unit': smoothing.unit, 'quantifier': METHODS[method].quantifier,
+    **({} if exact else {'alpha': alpha}),
+  }  # fmt: skip
   index = np.arange(len(x))
   return report.Run(method, index, y.astype(np.int64), proof, header=header)
 

@@ -20,6 +20,15 @@ class Train:
   """Smoothing method whose noise is added in training (a row of the method table), or 'none'."""
   sigma: float = 0.25
   """Standard deviation of the noise, in pixel values of [0, 1]."""
+  parameters: dict[str, float] = dataclasses.field(default_factory=dict)
+  """Further parameters of the method, as `--parameters keep 0.8` (README's table names them)."""
+  objective: str = 'noise'
+  """Training method: noise, stability, smooth-adv-pgd, smooth-adv-ddn, macer, consistency,
+  smooth-mix."""
+  objective_parameters: dict[str, float] = dataclasses.field(default_factory=dict)
+  """Its hyperparameters, as `--objective-parameters eps 0.25 num_noises 2`."""
+  objective_warmup_epochs: float = 0.0
+  """Epochs over which the budget of its attack grows from 0."""
   batch_size: int = 64
   """Images a step, over all devices; a multiple of the number of devices."""
   num_epochs: int = 60
@@ -52,18 +61,22 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Certify:
-  """Certifies test images of a trained run: CERTIFY of Cohen et al. 2019."""
+  """Certifies test images of a trained run: by sampling (CERTIFY of Cohen et al. 2019), or exactly."""
 
   run: pathlib.Path
   """Directory written by `certjax train`."""
   out: pathlib.Path | None = None
   """Directory of the records (default: RUN itself). The same command again continues there."""
-  method: str = 'gaussian'
-  """Smoothing method: a row of the method table."""
+  method: str | None = None
+  """Smoothing method: a row of the method table (default: that of training)."""
   sigma: float | None = None
   """Standard deviation of the noise, in pixel values of [0, 1] (default: that of training)."""
+  norm: str | None = None
+  """Norm of the certificate: l1, l2, linf, ... (default: the method's own)."""
+  parameters: dict[str, float] | None = None
+  """Further parameters of the method, as `--parameters keep 0.8` (default: those of training)."""
   num_selection: int = 100
-  """Samples an image that choose the class (N0)."""
+  """Samples an image that choose the class (N0); exact methods draw none."""
   num_samples: int = 100_000
   """Samples an image that bound its probability (N)."""
   alpha: float = 1e-3
@@ -94,10 +107,12 @@ class Predict:
   """Directory written by `certjax train`."""
   out: pathlib.Path | None = None
   """Directory of the records (default: RUN/predict). The same command again continues there."""
-  method: str = 'gaussian'
-  """Smoothing method: a row of the method table."""
+  method: str | None = None
+  """Smoothing method: a row of the method table (default: that of training)."""
   sigma: float | None = None
   """Standard deviation of the noise, in pixel values of [0, 1] (default: that of training)."""
+  parameters: dict[str, float] | None = None
+  """Further parameters of the method, as `--parameters keep 0.8` (default: those of training)."""
   num_samples: int = 1000
   """Samples an image."""
   alpha: float = 1e-3

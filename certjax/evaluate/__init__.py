@@ -4,6 +4,8 @@ from certjax.evaluate._accuracy import accuracy
 from certjax.evaluate._certification import (
   certified_records,
   check_arguments,
+  enumerated_records,
+  is_exact,
   predicted_records,
 )
 from certjax.evaluate._header import header
@@ -13,7 +15,9 @@ __all__ = [
   'accuracy',
   'certified_records',
   'check_arguments',
+  'enumerated_records',
   'header',
+  'is_exact',
   'predicted_records',
   'sanity_warnings',
 ]

@@ -17,15 +17,21 @@ _MOST_IMAGES = 64
 _MOST_SAMPLES = 2**30  # Items are counted in int32, with room for the padding of the last chunk.
 
 
+def is_exact(smoothing) -> bool:
+  """Whether it is `Views`, all of which are evaluated, rather than a distribution."""
+  return hasattr(smoothing, 'num_views')
+
+
 def check_arguments(
-  kind, smoothing, *, num_samples, alpha, chunk, num_selection=None, runner_up=False
+  kind, smoothing, *, chunk, num_samples=None, alpha=None, num_selection=None, runner_up=False
 ):
   """Refuses what can never give a record, before anything is traced or written.
 
   Args:
     kind: 'certify' or 'predict'.
-    smoothing: a `Smoothing`.
-    num_samples, alpha, chunk, num_selection, runner_up: as in `certified_records`.
+    smoothing: a `Smoothing` or `Views`.
+    num_samples, alpha, chunk, num_selection, runner_up: as in `certified_records`; of `Views`
+      the chunk alone.
 
   Raises:
     ValueError: naming the argument, the rule and the value.
@@ -34,6 +40,8 @@ def check_arguments(
   for name, value in counts.items():
     if value is not None and not 1 <= value < _MOST_SAMPLES:
       raise ValueError(f'`{name}` must lie in 1 .. {_MOST_SAMPLES - 1}, got {value}.')
+  if alpha is None:
+    return
   if kind == 'certify':
     certify.check_num_samples(smoothing, num_samples, alpha, runner_up=runner_up)
   else:
@@ -85,6 +93,41 @@ def certified_records(
           'candidate': int(candidate[row]),
           'count': int(counts[row, candidate[row]]),
           'runner_up_count': int(others.max(initial=0)),
+        },
+        seconds,
+      )
+
+
+def enumerated_records(key, model_fn, views, images, *, chunk=1000, mesh=None):
+  """Certifies images by evaluating all views of each and yields their records in order.
+
+  Args:
+    key: unused: nothing is drawn.
+    model_fn: `x~[chunk, ...] -> logits[chunk, K]`.
+    views: `Views` whose votes are summed.
+    images: `data.Images`.
+    chunk, mesh: as in `certify.enumerated`.
+
+  Yields:
+    (record, seconds): index, label, predict, radius, count and runner_up_count.
+  """
+  del key
+  for group, options, clock in _groups(images, views.num_views, chunk, mesh):
+    x = data.to_float(group.images)
+    x = x[np.minimum(np.arange(options['pad_to']), len(x) - 1)]  # One program for all groups.
+    counts, _ = certify.enumerated_counts(model_fn, views, x, chunk=chunk, mesh=options['mesh'])
+    counts = counts[: len(group.index)]
+    proof, seconds = certify.from_counts(views, counts), clock()
+    ordered = np.sort(counts, axis=-1)
+    for row, index in enumerate(group.index):
+      yield (
+        {
+          'index': int(index),
+          'label': int(group.labels[row]),
+          'predict': int(proof.label[row]),
+          'radius': float(proof.radius[row]),
+          'count': int(ordered[row, -1]),
+          'runner_up_count': int(ordered[row, -2:][0]),
         },
         seconds,
       )

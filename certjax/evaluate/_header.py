@@ -15,15 +15,17 @@ from certjax import records
 _EDGE = 100  # First and last images that are hashed.
 
 
-def header(kind, config, method, variables, images) -> dict:
+def header(kind, config, smoothing, quantifier, variables, images) -> dict:
   """The header of a run's records.
 
   Device and host counts are left out on purpose: the votes do not depend on them.
 
   Args:
     kind: 'certify' or 'predict'.
-    config: dict, every setting that the records depend on; `alpha` and `chunk` among them.
-    method: the row of the method table, for norm, unit and quantifier.
+    config: dict, every setting that the records depend on; `chunk` among them, and `alpha`
+      unless the method is exact.
+    smoothing: the `Smoothing` or `Views`, for norm and unit.
+    quantifier: 'exact', or with which probability a certificate holds.
     variables: the weights, a tree of arrays.
     images: `data.Images`; the first and last 100 are hashed.
 
@@ -34,10 +36,10 @@ def header(kind, config, method, variables, images) -> dict:
   return {
     'kind': kind,
     'config': config,
-    'alpha': config['alpha'],
-    'norm': method.norm,
-    'unit': method.unit,
-    'quantifier': method.quantifier,
+    **({'alpha': config['alpha']} if 'alpha' in config else {}),
+    'norm': smoothing.norm,
+    'unit': smoothing.unit,
+    'quantifier': quantifier,
     'weights_sha256': records.fingerprint(jax.tree.map(np.asarray, variables)),
     'images_sha256': records.fingerprint(
       {'images': images.images[edge], 'labels': images.labels[edge], 'index': images.index[edge]}
@@ -60,7 +62,7 @@ def _program():
     'platform': device.platform,
     'device_kind': device.device_kind,
     'machine': platform.machine(),
-    'generator': 'jax.random.normal, float32',
+    'generator': 'jax.random, float32, counter based',
     'key_implementation': str(jax.random.key_impl(jax.random.key(0))),
     'threefry_partitionable': bool(jax.config.jax_threefry_partitionable),
     'matmul_precision': str(jax.config.jax_default_matmul_precision),

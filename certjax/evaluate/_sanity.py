@@ -5,6 +5,8 @@ import numpy as np
 
 from certjax import certify
 
+_USUAL_SAMPLES, _CAP = 100_000, 0.75
+
 
 def sanity_warnings(
   model_fn, smoothing, x, *, num_samples, alpha, sigma=None, training_sigma=None, chunk=16
@@ -13,7 +15,7 @@ def sanity_warnings(
 
   Args:
     model_fn: `x[B, ...] -> logits[B, K]`.
-    smoothing: a `Smoothing`.
+    smoothing: a `Smoothing` or `Views`.
     x: float[B, ...], a few images in [0, 1].
     num_samples, alpha: of the certification to come.
     sigma: noise of the certification, in pixel values.
@@ -26,7 +28,7 @@ def sanity_warnings(
       nondeterministic: two calls on one batch differ;
       batch: a row's logits depend on the other rows (BatchNorm in training mode);
       sigma: the noise is not that of training;
-      samples: `num_samples` caps every radius below 2.5 sigma.
+      samples: `num_samples` caps every radius below three quarters of what 100,000 could certify.
   """
   keys = jax.random.split(jax.random.key(0), chunk)
   rows = np.asarray(x)[np.arange(chunk) % len(x)]
@@ -69,10 +71,13 @@ def _about_setting(smoothing, num_samples, alpha, sigma, training_sigma):
       f'sigma={sigma:g} is not the training noise {training_sigma:g}: expect a lower certified '
       f'accuracy; the certificates stay valid.'
     )
+  if hasattr(smoothing, 'num_views'):  # Exact: no samples, no cap.
+    return found
   largest = certify.largest_radius(smoothing, num_samples, alpha)
-  if sigma is not None and largest < 2.5 * sigma:
+  usual = certify.largest_radius(smoothing, _USUAL_SAMPLES, alpha)
+  if largest < _CAP * usual:
     found.append(
       f'num_samples={num_samples} at alpha={alpha:g} can certify radii up to {largest:.4g} at most; '
-      f'more samples raise this cap.'
+      f'{_USUAL_SAMPLES} would certify up to {usual:.4g}.'
     )
   return found

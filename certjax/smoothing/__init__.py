@@ -1,6 +1,57 @@
 """How an input is perturbed, and what radius that buys; one distribution a file."""
 
+from certjax.smoothing._deterministic_splitting import deterministic_splitting
+from certjax.smoothing._discrete import discrete, discrete_threshold
+from certjax.smoothing._earlier import pixeldp_radius, renyi_radius
+from certjax.smoothing._exp1 import exp1
+from certjax.smoothing._exp2 import exp2
+from certjax.smoothing._exp_inf import exp_inf
+from certjax.smoothing._expp import expp
 from certjax.smoothing._gaussian import gaussian
-from certjax.smoothing._protocol import Smoothing
+from certjax.smoothing._generalized_gaussian import generalized_gaussian
+from certjax.smoothing._laplace import laplace
+from certjax.smoothing._limits import (
+  gaussian_radius_lp,
+  generalized_gaussian_limit,
+  iid_limit,
+  l1_ball_limit,
+  uniform_linf_limit,
+)
+from certjax.smoothing._one_dimensional import probit_slope, worst_case
+from certjax.smoothing._pareto import pareto
+from certjax.smoothing._pow2 import pow2
+from certjax.smoothing._pow_inf import pow_inf
+from certjax.smoothing._protocol import Smoothing, Views
+from certjax.smoothing._splitting import splitting
+from certjax.smoothing._uniform import uniform
+from certjax.smoothing._uniform_ball import uniform_ball
 
-__all__ = ['Smoothing', 'gaussian']
+__all__ = [
+  'Smoothing',
+  'Views',
+  'deterministic_splitting',
+  'discrete',
+  'discrete_threshold',
+  'exp1',
+  'exp2',
+  'exp_inf',
+  'expp',
+  'gaussian',
+  'gaussian_radius_lp',
+  'generalized_gaussian',
+  'generalized_gaussian_limit',
+  'iid_limit',
+  'l1_ball_limit',
+  'laplace',
+  'pareto',
+  'pixeldp_radius',
+  'pow2',
+  'pow_inf',
+  'probit_slope',
+  'renyi_radius',
+  'splitting',
+  'uniform',
+  'uniform_ball',
+  'uniform_linf_limit',
+  'worst_case',
+]

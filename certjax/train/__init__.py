@@ -1,24 +1,38 @@
 """One training step for every method; methods differ in `perturb` and `loss`."""
 
 from certjax.train._checkpoint import latest_step, restore, save
+from certjax.train._consistency import consistency
+from certjax.train._copies import Objective, augmented
 from certjax.train._loop import fit
 from certjax.train._losses import cross_entropy
+from certjax.train._macer import macer
 from certjax.train._metrics import open_metrics
+from certjax.train._objectives import OBJECTIVES, objective
 from certjax.train._optimizer import optimizer, schedule
 from certjax.train._perturb import adversarial
 from certjax.train._run import TrainedRun, load_run, read_config, run
+from certjax.train._smoothadv import smooth_adv
+from certjax.train._smoothmix import Mixed, smooth_mix
+from certjax.train._stability import stability
 from certjax.train._step import TrainState, init_state, make_step
 
 __all__ = [
+  'OBJECTIVES',
+  'Mixed',
+  'Objective',
   'TrainState',
   'TrainedRun',
   'adversarial',
+  'augmented',
+  'consistency',
   'cross_entropy',
   'fit',
   'init_state',
   'latest_step',
   'load_run',
+  'macer',
   'make_step',
+  'objective',
   'open_metrics',
   'optimizer',
   'read_config',
@@ -26,4 +40,7 @@ __all__ = [
   'run',
   'save',
   'schedule',
+  'smooth_adv',
+  'smooth_mix',
+  'stability',
 ]

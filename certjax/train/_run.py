@@ -17,8 +17,8 @@ from certjax import data, parallel, records
 from certjax.models import bind, build
 from certjax.train._checkpoint import latest_step, restore, save
 from certjax.train._loop import fit
-from certjax.train._losses import cross_entropy
 from certjax.train._metrics import open_metrics
+from certjax.train._objectives import objective
 from certjax.train._optimizer import optimizer, schedule
 from certjax.train._step import init_state, make_step
 
@@ -64,12 +64,16 @@ def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
   mesh = parallel.data_mesh() if mesh is None else mesh
   _check(config, mesh)
   out, config_json = pathlib.Path(config.out), json.loads(_encode(config))
-  _refuse_another(out, config_json)
+  _refuse_another(out, config_json, _defaults(config))
   images = _images(config)
   per_epoch = data.steps_per_epoch(data.num_images(images), config.batch_size)
   num_steps = config.num_epochs * per_epoch
   stop = num_steps if config.max_steps is None else min(num_steps, config.max_steps)
   module, tx = _module(config.model, config.dataset), _optimizer(config, per_epoch)
+  method = objective(
+    config.objective, smoothing, sigma=config.sigma,
+    warmup_steps=round(config.objective_warmup_epochs * per_epoch), **config.objective_parameters,
+  )  # fmt: skip
   key_init, key_steps = jax.random.split(jax.random.key(config.seed))
   state = init_state(key_init, module, tx, data.dataset(config.dataset).shape)
   checkpoints = out / 'checkpoints'
@@ -86,8 +90,8 @@ def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
   events = out / 'tensorboard' if config.tensorboard else None
   with open_metrics(out / 'metrics.jsonl', step=start, tensorboard=events) as write:
     return fit(
-      make_step(module, tx, cross_entropy, smoothing=smoothing), state, batches, key=key_steps,
-      mesh=mesh, log_every=config.log_every, save_every=config.save_every_epochs * per_epoch,
+      make_step(module, tx, **method), state, batches, key=key_steps, mesh=mesh,
+      log_every=config.log_every, save_every=config.save_every_epochs * per_epoch,
       on_log=_log(write, on_log), on_save=lambda state: save(checkpoints, state),
     )  # fmt: skip
 
@@ -145,18 +149,30 @@ def _encode(config):
   return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True, default=str)
 
 
-def _refuse_another(out, config):
+def _refuse_another(out, config, defaults):
   """Raises if the directory holds another config's run."""
   if not (out / _CONFIG).exists():
     return
   there = read_config(out)
   ours = {key: value for key, value in config.items() if key not in _PLACES}
-  theirs = {key: value for key, value in there.items() if key not in _PLACES}
+  # A config of an older certjax lacks the fields that came later: it ran at their defaults.
+  theirs = {key: value for key, value in {**defaults, **there}.items() if key not in _PLACES}
   if different := list(records.differences(ours, theirs)):
     raise ValueError(
       f'{out} holds a run of another config: {"; ".join(different)}. Use another --out, or the '
       f'same config.'
     )
+
+
+def _defaults(config):
+  """The fields of a config that have a default, with it."""
+  defaults = {}
+  for field in dataclasses.fields(config):
+    if field.default is not dataclasses.MISSING:
+      defaults[field.name] = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+      defaults[field.name] = field.default_factory()
+  return defaults
 
 
 def _write_config(out, config):

@@ -76,7 +76,6 @@ def make_step(module, tx, loss, *, smoothing=None, perturb=None):
     )
     if perturb is not None:
       x = perturb(keys_perturb, bind(module, state.variables), x, y, state.step)
-      x = lax.stop_gradient(x)
     if smoothing is not None:
       x = jax.vmap(smoothing.sample)(keys_noise, x)
 

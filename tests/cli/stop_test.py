@@ -78,7 +78,7 @@ def test_signals(trained, uninterrupted, tmp_path, sent, code, said):
     wait_for(process, tmp_path, 5)
     process.send_signal(sent)
     _, stderr = process.communicate(timeout=_TIMEOUT)
-  assert process.returncode == code
+  assert process.returncode == code, stderr
   assert stderr.splitlines()[-1].startswith(f'certjax: {said}')
   assert 'the same command continues' in stderr and 'Traceback' not in stderr
   part = (tmp_path / 'records.jsonl').read_bytes()

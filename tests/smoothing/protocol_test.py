@@ -7,8 +7,29 @@ import pytest
 from certjax import smoothing, testing
 
 SMOOTHINGS = {
+  'discrete': lambda: smoothing.discrete(keep=0.01, levels=255, shape=X.shape),
+  'exp1': lambda: smoothing.exp1(k=2, sigma=0.25, shape=X.shape),
+  'exp2': lambda: smoothing.exp2(k=4, j=3, sigma=0.25, shape=X.shape),
+  'exp_inf': lambda: smoothing.exp_inf(k=2, sigma=0.25, shape=X.shape),
+  'expp': lambda: smoothing.expp(p=4, sigma=0.25),
   'gaussian': lambda: smoothing.gaussian(sigma=0.25),
+  'generalized_gaussian': lambda: smoothing.generalized_gaussian(q=3, sigma=0.25),
+  'laplace': lambda: smoothing.laplace(sigma=0.25),
+  'splitting': lambda: smoothing.splitting(sigma=0.25),
+  'pareto': lambda: smoothing.pareto(a=3, sigma=0.25),
+  'pow2': lambda: smoothing.pow2(k=2, a=60, sigma=0.25, shape=X.shape),
+  'pow_inf': lambda: smoothing.pow_inf(a=120, sigma=0.25, shape=X.shape),
+  'uniform': lambda: smoothing.uniform(sigma=0.25),
+  'uniform_ball': lambda: smoothing.uniform_ball(sigma=0.25, shape=X.shape),
 }
+VIEWS = {
+  'deterministic_splitting': lambda: smoothing.deterministic_splitting(sigma=0.25, shape=X.shape),
+}
+NO_FACTORY = {  # Limits and one-dimensional proofs return numbers, not a `Smoothing`.
+  'gaussian_radius_lp', 'generalized_gaussian_limit', 'iid_limit', 'l1_ball_limit', 'probit_slope',
+  'uniform_linf_limit', 'worst_case',
+  'discrete_threshold', 'pixeldp_radius', 'renyi_radius',
+}  # fmt: skip
 X = np.random.default_rng(0).uniform(0, 1, (6, 5, 3)).astype(np.float32)
 
 
@@ -17,9 +38,28 @@ def test_protocol(name):
   testing.check_smoothing(SMOOTHINGS[name](), X)
 
 
+@pytest.mark.parametrize('name', VIEWS)
+def test_views(name):
+  views = VIEWS[name]()
+  x = np.round(X * (views.quantization or 1)) / np.float32(views.quantization or 1)
+  seen = np.asarray(jax.jit(jax.vmap(views.view, (None, 0)))(x, np.arange(views.num_views)))
+  key = jax.random.key(0)
+  drawn = np.asarray(views.sample(key, x))
+  np.testing.assert_array_equal(drawn, views.sample(key, x))
+  assert np.all(seen == drawn, axis=(1, 2, 3)).any(), 'a sample is one of the views'
+  votes = np.asarray(views.vote(np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)))
+  assert votes.shape == (7, 4) and votes.dtype == bool
+  assert views.needs in ('counts', 'votes') and views.shape == X.shape
+  kept = np.zeros((2, views.num_views, 4), bool)
+  kept[:, :, 3] = True
+  proof = views.decide(kept.sum(axis=1) if views.needs == 'counts' else kept)
+  testing.check_certificate(proof, 4)
+  assert (proof.label == 3).all() and (proof.radius > 0).all()
+
+
 def test_every_public_factory_is_in_the_table():
-  factories = {name for name in smoothing.__all__ if name[0].islower()}
-  assert factories == set(SMOOTHINGS)
+  factories = {name for name in smoothing.__all__ if name[0].islower()} - NO_FACTORY
+  assert factories == set(SMOOTHINGS) | set(VIEWS)
 
 
 BROKEN = {

@@ -56,7 +56,7 @@ def test_stopped_mid_run(uninterrupted, data_dir, tmp_path, sent, code):
     time.sleep(0.002)
   process.send_signal(sent)
   _, stderr = process.communicate(timeout=_TIMEOUT)
-  assert process.returncode == code and 'Traceback' not in stderr
+  assert process.returncode == code and 'Traceback' not in stderr, stderr
   assert 100 <= train.latest_step(tmp_path / 'checkpoints') < 300
   starts = []
   train.run(config_in(tmp_path, data_dir), NOISE, on_start=lambda *at: starts.append(at))

@@ -1,0 +1,68 @@
+"""Training methods by name, as configs store them."""
+
+import functools
+import inspect
+
+from certjax.train._consistency import consistency
+from certjax.train._copies import augmented
+from certjax.train._losses import cross_entropy
+from certjax.train._macer import macer
+from certjax.train._smoothadv import smooth_adv
+from certjax.train._smoothmix import smooth_mix
+from certjax.train._stability import stability
+
+OBJECTIVES = {
+  'noise': augmented,
+  'stability': stability,
+  'smooth-adv-pgd': functools.partial(smooth_adv, attack='pgd'),
+  'smooth-adv-ddn': functools.partial(smooth_adv, attack='ddn'),
+  'macer': macer,
+  'consistency': consistency,
+  'smooth-mix': smooth_mix,
+}
+
+
+def objective(name, smoothing, *, sigma, warmup_steps=0, **parameters) -> dict:
+  """The keyword arguments of `make_step` for a training method.
+
+  Args:
+    name: a key of `OBJECTIVES`.
+    smoothing: a `Smoothing`, or None for training without noise.
+    sigma: standard deviation of the noise, for the methods that need it.
+    warmup_steps: steps over which an attack's budget grows, where the method has one.
+    **parameters: of the method (numbers; counts may come as floats).
+
+  Returns:
+    {'loss': ..., 'perturb': ...}, or {'loss', 'smoothing'} for plain noise augmentation.
+
+  Raises:
+    ValueError: for an unknown method or parameter, or a method that needs noise without any.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> noise = smoothing.gaussian(sigma=0.25)
+    >>> sorted(objective('consistency', noise, sigma=0.25, weight=20))
+    ['loss', 'perturb']
+  """
+  if name not in OBJECTIVES:
+    raise ValueError(f'`objective` must be one of {", ".join(OBJECTIVES)}; got {name!r}.')
+  if name == 'noise' and not parameters:
+    return {'loss': cross_entropy, 'smoothing': smoothing}
+  if smoothing is None:
+    raise ValueError(f'`objective`={name!r} trains under noise: choose a `method` other than none.')
+  make = OBJECTIVES[name]
+  known = inspect.signature(make).parameters
+  ours = {'smoothing': smoothing, 'sigma': sigma, 'warmup_steps': warmup_steps}
+  allowed = [parameter for parameter in known if parameter not in (*ours, 'attack', 'threat')]
+  if unknown := [parameter for parameter in parameters if parameter not in allowed]:
+    raise ValueError(
+      f'objective {name!r} has no parameter {", ".join(unknown)}; it takes {", ".join(allowed)}.'
+    )
+  given = {parameter: value for parameter, value in ours.items() if parameter in known}
+  made = make(**given, **{key: _whole(key, value) for key, value in parameters.items()})
+  return made._asdict()
+
+
+def _whole(name, value):
+  """Counts are ints, whatever the command line made of them."""
+  return int(value) if name.startswith('num_') and value == int(value) else value
