@@ -2,6 +2,7 @@
 it; a test fails for a method that lacks a column."""
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ _LEE, _YANG, _SPLITTING = (
   'Yang et al. 2020 (arXiv:2002.08118)',
   'Levine & Feizi 2021 (arXiv:2103.10834)',
 )
+
+_FAMILIES = 'smoothing/rs4a_test.py::ORACLE'
 
 
 class Method(NamedTuple):
@@ -43,7 +46,8 @@ class Method(NamedTuple):
 
 
 class _Factory(NamedTuple):
-  """A factory of `certjax.smoothing` by name, with defaults; imported when called."""
+  """A factory of `certjax.smoothing` by name, imported when called; with defaults, which may be
+  functions of the number of pixel values."""
 
   name: str
   defaults: dict
@@ -60,7 +64,11 @@ class _Factory(NamedTuple):
       )
     if 'shape' in known:
       given['shape'] = shape
-    return make(**{**self.defaults, **given})
+    defaults = {
+      name: value(math.prod(shape)) if callable(value) and shape else value
+      for name, value in self.defaults.items()
+    }
+    return make(**{**defaults, **given})
 
   def takes(self, parameter) -> bool:
     """Whether the factory has a parameter of this name."""
@@ -111,6 +119,41 @@ METHODS = {
     'certify/enumerated_test.py::test_no_quantised_image_contradicts_a_certificate',
     _SPLITTING, norm='l1', quantifier=_EXACT,
     assumptions='images of 8-bit grey levels, and so the adversary; this compiled program',
+  ),
+  'generalized-gaussian': _row(
+    'generalized_gaussian', 'Generalized Gaussian smoothing, exp(-|z|^q)',
+    'smoothing/limits_test.py::test_no_set_of_the_plane_beats_the_l1_radius',
+    'Kumar, Levine, Goldstein & Feizi 2020 (arXiv:2002.03239)', norm='l1', defaults={'q': 3.0},
+  ),
+  'uniform-ball': _row('uniform_ball', 'Uniform smoothing in the L2 ball', _FAMILIES, _YANG),
+  'pareto': _row('pareto', 'Pareto smoothing', _FAMILIES, _YANG, norm='l1', defaults={'a': 3.0}),
+  'exp-inf': _row(
+    'exp_inf', 'L_inf-exponential smoothing, exp(-|z|_inf^k)', _FAMILIES, _YANG, norm='linf',
+    defaults={'k': 1.0},
+  ),
+  'pow-inf': _row(
+    'pow_inf', 'L_inf-power smoothing, (1 + |z|_inf)^-a', _FAMILIES, _YANG, norm='linf',
+    defaults={'a': lambda d: d + 16.0},
+  ),
+  'exp1': _row(
+    'exp1', 'L1-exponential smoothing, exp(-|z|_1^k)', _FAMILIES, _YANG, norm='l1',
+    defaults={'k': 2.0},
+  ),
+  'exp2': _row(
+    'exp2', 'L2-exponential smoothing, exp(-|z|_2^k)', _FAMILIES, _YANG, defaults={'k': 1.0}
+  ),
+  'pow2': _row(
+    'pow2', 'L2-power smoothing, (1 + |z|_2^k)^-a', _FAMILIES, _YANG,
+    defaults={'k': 2.0, 'a': lambda d: d / 2 + 16.0},
+  ),
+  'expp': _row(
+    'expp', 'Lp-exponential smoothing, exp(-|z|_p^p)', _FAMILIES, _YANG, norm='l1',
+    defaults={'p': 4.0},
+  ),
+  'discrete': _row(
+    'discrete', 'Discrete smoothing: each pixel value kept or drawn anew',
+    'smoothing/discrete_test.py::DISCRETE', _LEE, norm='l0', unit='pixels',
+    defaults={'keep': 0.8}, assumptions='images of 8-bit grey levels; a deterministic model',
   ),
 }  # fmt: skip
 

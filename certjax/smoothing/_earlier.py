@@ -1,7 +1,8 @@
 """The L2 certificates of Gaussian noise before Cohen et al. 2019: PixelDP and the Renyi bound.
 
 Both are valid for any value of their free parameters, so the search over these cannot harm
-soundness. For the same p_a and p_b: Cohen et al. >= Li et al. >= Lecuyer et al.
+soundness. For the same p_a and p_b Cohen et al. prove at least as much as either, and for p_a >= 0.1
+(the only case that matters without p_b) Li et al. at least as much as Lecuyer et al.
 """
 
 import numpy as np

@@ -8,8 +8,8 @@ For noise of density g(|z|), g falling, a shift by e leaves class A above 1/2 as
 the volume that two balls share, so it falls with e: a proof for e is one for the whole ball. Given
 |z|, the angle to e is a beta variable, which leaves an integral over the radial law. Gauss-Legendre
 rules of n and n / 2 points give it; four times their difference is taken off. (This error is
-estimated, unlike the differential method's, which is proved. From 8 coordinates on it costs below
-1e-6 of the radius up to 8 standard deviations; in 2 or 3 it costs up to a few percent.)
+estimated, unlike the differential method's, which is proved. From 8 coordinates on it costs less
+than 1e-4 of a radius; in 2 or 3 a percent near the centre, and a good part of it far out.)
 
 Between the shifts e_i of the table no convexity is assumed. An event of tail q loses at most Phi(q)
 per unit, and Phi lies below its tangents c_i + v_i q (linear programming duality), hence

@@ -179,7 +179,7 @@ def gaussian_radius_lp(p_a, p_b=None, *, sigma: float, d: int, p: float):
     >>> round(float(gaussian_radius_lp(0.99, 0.01, sigma=0.25, d=3072, p=4)), 7)
     0.0781195
   """
-  norm = f'l{float(p):g}'
+  norm = f'l{float(p)!r}'
   if exponent(norm) != p:
     raise ValueError(f'`p` must be a plain number of at least 1 or inf, got p={p}.')
   return gaussian(sigma=sigma, norm=norm, shape=(d,)).radius(p_a, p_b)

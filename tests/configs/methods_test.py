@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from certjax import attacks, configs
-from certjax.smoothing import Smoothing
+from certjax.smoothing import Smoothing, Views
 
 ROOT = pathlib.Path(__file__).parents[2]
 EACH = pytest.mark.parametrize('name', configs.METHODS)
@@ -42,20 +42,32 @@ def test_the_audit_attack_exists(name):
 
 
 @EACH
-def test_the_preset_exists_and_trains_for_it(name):
-  _, preset = configs.PRESETS[configs.METHODS[name].preset]
-  assert preset.method == name
+def test_the_preset_exists(name):
+  assert configs.METHODS[name].preset in configs.PRESETS
 
 
 @EACH
 def test_the_factory_builds_what_the_row_says(name):
   row = configs.METHODS[name]
-  made = configs.build_smoothing(name, sigma=0.25)
-  assert isinstance(made, Smoothing)
+  parameters = {'sigma': 0.25} if row.factory.takes('sigma') else {}
+  made = configs.build_smoothing(name, shape=(8, 8, 1), **parameters)
+  assert isinstance(made, Views if row.quantifier == 'exact' else Smoothing)
   assert (made.norm, made.unit) == (row.norm, row.unit)
-  for sigma in (0, -1, float('nan'), float('inf')):
-    with pytest.raises(ValueError, match='`sigma`'):
-      configs.build_smoothing(name, sigma=sigma)
+  for sigma in (0, -1, float('nan'), float('inf')) if parameters else ():
+    with pytest.raises(ValueError, match='`?sigma`?'):
+      configs.build_smoothing(name, shape=(8, 8, 1), sigma=sigma)
+
+
+def test_unknown_parameter():
+  with pytest.raises(ValueError, match='laplace has no parameter lam; it takes scale, sigma, norm'):
+    configs.build_smoothing('laplace', lam=0.5)
+
+
+def test_own_parameter_replaces_sigma():
+  a = configs.smoothing_of('uniform', 0.25, {'lam': 2.0}, shape=(2, 2, 1))
+  assert float(a.radius(1.0)) == pytest.approx(2.0)
+  b = configs.smoothing_of('uniform', 0.25, {}, shape=(2, 2, 1), norm='linf')
+  assert b.norm == 'linf'
 
 
 def test_unknown_method():

@@ -13,7 +13,8 @@ def header(change=lambda arguments: {}):
   arguments = {
     'kind': 'certify',
     'config': {'alpha': 0.001, 'chunk': 100, 'sigma': 0.25},
-    'method': configs.METHODS['gaussian'],
+    'smoothing': configs.build_smoothing('gaussian', sigma=0.25),
+    'quantifier': 'probability 1 - alpha per image',
     'variables': {'params': {'w': np.arange(3.0), 'b': np.zeros(2)}, 'batch_stats': {}},
     'images': data.Images(
       rng.integers(0, 256, (250, 2, 2, 1), np.uint8), np.zeros(250, np.int32), np.arange(250)
@@ -63,6 +64,9 @@ def test_settings_and_kind():
   other = {'alpha': 0.01, 'chunk': 100, 'sigma': 0.25}
   assert differing(lambda _: {'config': other}) == {'config.alpha', 'alpha'}
   assert differing(lambda _: {'kind': 'predict'}) == {'kind'}
+  uniform = configs.build_smoothing('uniform', sigma=0.25)
+  assert differing(lambda _: {'smoothing': uniform}) == {'norm'}
+  assert differing(lambda _: {'quantifier': 'exact'}) == {'quantifier'}
 
 
 def test_the_program_is_in_it_and_the_device_count_is_not(monkeypatch):

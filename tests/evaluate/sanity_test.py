@@ -70,7 +70,7 @@ def test_a_model_that_is_not_deterministic():
   ('setting', 'parts'),
   [
     ({'training_sigma': 0.5}, ('sigma=0.25', 'training noise 0.5', 'stay valid')),
-    ({'num_samples': 200}, ('num_samples=200', 'radii up to', 'more samples')),
+    ({'num_samples': 200}, ('num_samples=200', 'radii up to', '100000 would certify')),
   ],
 )
 def test_settings(setting, parts):
