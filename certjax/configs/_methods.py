@@ -14,7 +14,7 @@ _LEE, _YANG, _SPLITTING = (
   'Levine & Feizi 2021 (arXiv:2103.10834)',
 )
 
-_FAMILIES = 'smoothing/rs4a_test.py::ORACLE'
+_FAMILIES = 'smoothing/rs4a_test.py::test_no_classifier_of_the_plane_beats_the_radius'
 
 
 class Method(NamedTuple):
@@ -152,7 +152,7 @@ METHODS = {
   ),
   'discrete': _row(
     'discrete', 'Discrete smoothing: each pixel value kept or drawn anew',
-    'smoothing/discrete_test.py::DISCRETE', _LEE, norm='l0', unit='pixels',
+    'smoothing/discrete_test.py::test_radii_of_two_classes_against_all_outcomes', _LEE, norm='l0', unit='pixels',
     defaults={'keep': 0.8}, assumptions='images of 8-bit grey levels; a deterministic model',
   ),
 }  # fmt: skip

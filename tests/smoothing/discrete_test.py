@@ -82,9 +82,7 @@ def test_radii_of_two_classes_against_all_outcomes(levels, dimension, keep):
   for p_a in (0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.97, 0.999, 1.0):
     for p_b in (None, 0.0, 0.001, 0.02, 0.1, 0.3):
       rival = 1 - Fraction(p_a) if p_b is None else min(Fraction(p_b), 1 - Fraction(p_a))
-      holds = [
-        least(pairs, Fraction(p_a)) > 1 - least(pairs, 1 - rival) for pairs in worlds
-      ]
+      holds = [least(pairs, Fraction(p_a)) > 1 - least(pairs, 1 - rival) for pairs in worlds]
       assert holds == sorted(holds, reverse=True), 'more changes must be harder'
       expected = max(sum(holds) - 1, 0)
       assert float(radius(p_a, p_b)) == expected, (p_a, p_b)
