@@ -17,7 +17,8 @@ from jax import lax
 from certjax import parallel
 
 _SECONDS_PER_DISPATCH = 0.5  # How long Ctrl-C may have to wait; the votes do not depend on it.
-_MAX_ITEMS = 2**31 - 2**24  # Item numbers are int32, with room for the padding of the last chunk.
+_MAX_STEP = 2**24
+_MAX_ITEMS = 2**31 - _MAX_STEP  # Item numbers are int32, with room for the padding of the last chunk.
 
 
 def votes(
@@ -91,6 +92,10 @@ def in_waves(count, totals, num_items, step):
     >>> int(in_waves(lambda total, start, stop: total + int(stop - start), 0, 10, 3))
     10
   """
+  if step > _MAX_STEP:
+    raise ValueError(
+      f'`chunk` times the number of devices must be at most {_MAX_STEP}, got {step}.'
+    )
   start, wave = 0, step
   while start < num_items:
     seconds = time.perf_counter()

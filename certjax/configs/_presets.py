@@ -33,6 +33,19 @@ _COHEN_CIFAR10 = Train(
   save_every_epochs=1,
 )
 
+
+def _cifar10(name, objective, parameters, **changes):
+  """SmoothAdv's schedule (150 epochs, decayed every 50, batch 256), sigma 0.25, ResNet-110."""
+  return dataclasses.replace(
+    _COHEN_CIFAR10,
+    **{
+      'out': pathlib.Path(f'runs/{name}'), 'batch_size': 256, 'num_epochs': 150,
+      'decay_every_epochs': 50, 'objective': objective, 'objective_parameters': parameters,
+      **changes,
+    },
+  )  # fmt: skip
+
+
 PRESETS = {
   'digits': ('Digits CNN on scikit-learn digits, sigma 0.25: seconds on 2 CPU cores.', _DIGITS),
   'mnist': ('MNIST CNN with Gaussian noise: minutes on 2 CPU cores.', _MNIST),
@@ -45,6 +58,52 @@ PRESETS = {
     "Cohen's recipe with ResNet-20, which loses almost nothing and costs a fifth.",
     dataclasses.replace(
       _COHEN_CIFAR10, out=pathlib.Path('runs/resnet20-cifar10'), model='resnet20'
+    ),
+  ),
+  'smoothadv-cifar10': (
+    'SmoothAdv (Salman et al. 2019): PGD-10, eps 1, 8 noises, warm-up over 10 epochs.',
+    _cifar10(
+      'smoothadv-cifar10',
+      'smooth-adv-pgd',
+      {'eps': 1.0, 'num_steps': 10, 'num_noises': 8},
+      objective_warmup_epochs=10.0,
+    ),
+  ),
+  'stability-cifar10': (
+    'Stability training (Yang et al. 2020): weight 6, Nesterov, cosine, 120 epochs, batch 64.',
+    _cifar10(
+      'stability-cifar10',
+      'stability',
+      {'weight': 6.0},
+      optimizer='nesterov',
+      schedule='cosine',
+      num_epochs=120,
+      batch_size=64,
+    ),
+  ),
+  'macer-cifar10': (
+    'MACER (Zhai et al. 2020): 16 noises, beta 16, gamma 8, lambda 12; 440 epochs, batch 64.',
+    _cifar10(
+      'macer-cifar10',
+      'macer',
+      {'num_noises': 16, 'beta': 16.0, 'gamma': 8.0, 'lam': 12.0},
+      learning_rate=0.01,
+      decay_every_epochs=200,
+      num_epochs=440,
+      batch_size=64,
+      weight_decay=5e-4,
+    ),
+  ),
+  'consistency-cifar10': (
+    'Consistency (Jeong & Shin 2020): 2 noises, weight 20 (sigma 0.25), eta 0.5.',
+    _cifar10('consistency-cifar10', 'consistency', {'num_noises': 2, 'weight': 20.0, 'eta': 0.5}),
+  ),
+  'smoothmix-cifar10': (
+    'SmoothMix (Jeong et al. 2021): 2 noises, 4 steps of 2 sigma, eta 5.',
+    _cifar10(
+      'smoothmix-cifar10',
+      'smooth-mix',
+      {'step_size': 0.5, 'num_steps': 4, 'num_noises': 2, 'eta': 5.0},
     ),
   ),
 }

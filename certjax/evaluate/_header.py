@@ -40,6 +40,7 @@ def header(kind, config, smoothing, quantifier, variables, images) -> dict:
     'norm': smoothing.norm,
     'unit': smoothing.unit,
     'quantifier': quantifier,
+    'sampler': _sampler(smoothing),
     'weights_sha256': records.fingerprint(jax.tree.map(np.asarray, variables)),
     'images_sha256': records.fingerprint(
       {'images': images.images[edge], 'labels': images.labels[edge], 'index': images.index[edge]}
@@ -47,6 +48,13 @@ def header(kind, config, smoothing, quantifier, variables, images) -> dict:
     'num_images': len(images.index),
     'program': _program(),
   }
+
+
+def _sampler(smoothing):
+  """Which code draws the noise: `smoothing._gaussian`'s float32 normals, `_grid`'s integers, ..."""
+  draw = smoothing.sample
+  draw = getattr(draw, 'func', draw)
+  return f'{draw.__module__}.{draw.__qualname__}'
 
 
 def _program():
@@ -62,7 +70,6 @@ def _program():
     'platform': device.platform,
     'device_kind': device.device_kind,
     'machine': platform.machine(),
-    'generator': 'jax.random, float32, counter based',
     'key_implementation': str(jax.random.key_impl(jax.random.key(0))),
     'threefry_partitionable': bool(jax.config.jax_threefry_partitionable),
     'matmul_precision': str(jax.config.jax_default_matmul_precision),

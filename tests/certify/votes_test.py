@@ -176,6 +176,7 @@ def test_one_two_and_eight_devices_give_the_same_votes():
     (dict(num_samples=5, index=np.zeros(5)), 'dtype float64'),
     (dict(num_samples=5, pad_to=2), 'got 2 for 5'),
     (dict(num_samples=5, model_fn=lambda x: x[:, 0]), r'got shape \(64,\) for a batch of 64'),
+    (dict(num_samples=5, chunk=2**25), 'must be at most 16777216, got 33554432'),
     (dict(num_samples=2**30), 'pass fewer images at a time'),
   ],
 )

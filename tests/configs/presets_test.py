@@ -22,7 +22,9 @@ def test_names_exist(name):
     jnp.zeros((2, *spec.shape)),
   )
   assert logits.shape == (2, spec.num_classes)
-  configs.build_smoothing(preset.method, sigma=preset.sigma)
+  noise = configs.build_smoothing(preset.method, sigma=preset.sigma)
+  made = train.objective(preset.objective, noise, sigma=preset.sigma, **preset.objective_parameters)
+  assert callable(made['loss'])
   assert preset.augment is None or preset.augment in data.AUGMENT
   assert preset.batch_size <= (spec.sizes['train'] or preset.batch_size)
   assert preset.batch_size % 8 == 0  # Runs on 1, 2, 4 and 8 devices.
@@ -54,3 +56,13 @@ def test_the_optimizer_of_a_preset_follows_its_schedule():
     steps.append(float(update))
   assert steps[59] == pytest.approx(-1.0, rel=0.01)  # 0.1 / (1 - 0.9), with momentum.
   assert steps[60] == pytest.approx(0.1 * steps[59], rel=0.02)
+
+
+def test_unknown_objective_and_parameter():
+  noise = configs.build_smoothing('gaussian', sigma=0.25)
+  with pytest.raises(ValueError, match="`objective` must be one of noise, .*; got 'macr'"):
+    train.objective('macr', noise, sigma=0.25)
+  with pytest.raises(ValueError, match='has no parameter weigth; it takes num_noises, weight, eta'):
+    train.objective('consistency', noise, sigma=0.25, weigth=3.0)
+  with pytest.raises(ValueError, match='trains under noise'):
+    train.objective('macer', None, sigma=0.25)

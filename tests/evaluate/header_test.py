@@ -65,7 +65,10 @@ def test_settings_and_kind():
   assert differing(lambda _: {'config': other}) == {'config.alpha', 'alpha'}
   assert differing(lambda _: {'kind': 'predict'}) == {'kind'}
   uniform = configs.build_smoothing('uniform', sigma=0.25)
-  assert differing(lambda _: {'smoothing': uniform}) == {'norm'}
+  assert differing(lambda _: {'smoothing': uniform}) == {'norm', 'sampler'}
+  grid = configs.build_smoothing('gaussian-grid', sigma=0.25, shape=(2, 2, 1))
+  assert differing(lambda _: {'smoothing': grid}) == {'sampler'}
+  assert '_gaussian' in header()['sampler']
   assert differing(lambda _: {'quantifier': 'exact'}) == {'quantifier'}
 
 
