@@ -46,6 +46,7 @@ LAZY_NAMES = {  # Names of `certjax.certify` that live at level 1.
   'ABSTAIN': 'certify._certificate',
   'clopper_pearson': 'certify._confidence',
   'clopper_pearson_upper': 'certify._confidence',
+  'randomized_clopper_pearson': 'certify._confidence',
 }
 
 

@@ -8,6 +8,7 @@ _HOME = {
   'clopper_pearson': '_confidence',
   'clopper_pearson_upper': '_confidence',
   'predict_p_value': '_confidence',
+  'randomized_clopper_pearson': '_confidence',
   'enumerated': '_enumerated',
   'enumerated_counts': '_enumerated',
   'from_counts': '_enumerated',

@@ -71,6 +71,59 @@ def clopper_pearson_upper(successes, trials, *, alpha):
   return np.minimum(np.nextafter(1 - clopper_pearson(n - k, n, alpha=alpha), 2.0), 1.0)
 
 
+def randomized_clopper_pearson(successes, trials, uniform, *, alpha):
+  r"""Lower confidence bound of a proportion that spends alpha to the last bit.
+
+  The p at which Pr[X > successes] + uniform Pr[X = successes] = alpha, X ~ Binomial(trials, p): at
+  uniform = 1 the bound of `clopper_pearson`, larger below. At successes = trials it is
+  (alpha / uniform)^(1 / trials), capped at 1 - 2^-53: a bound of 1 would certify everything.
+
+  Args:
+    successes: int[...].
+    trials: int[...].
+    uniform: float[...] in (0, 1], ONE draw an image, independent of the samples and never drawn again.
+    alpha: failure probability of the bound, one-sided.
+
+  Returns:
+    float64[...], a bound that holds with probability at least 1 - alpha over samples and `uniform`.
+
+  Raises:
+    ValueError: as `clopper_pearson`, or if `uniform` is outside (0, 1].
+
+  Example:
+    >>> round(float(randomized_clopper_pearson(90_000, 100_000, 0.5, alpha=0.001)), 9)
+    0.89704152
+
+  References:
+    Stevens 1950; Voracek 2024.
+  """
+  k, n = _check(successes, trials, alpha)
+  w = np.asarray(uniform, np.float64)
+  if not np.all((w > 0) & (w <= 1)):
+    raise ValueError(f'`uniform` must lie in (0, 1], got {w[~((w > 0) & (w <= 1))].flat[0]}.')
+  k, n, w = np.broadcast_arrays(k, n, w)
+
+  def tail(
+    p,
+  ):  # Pr[X > k] + w Pr[X = k] = (1 - w) Pr[X >= k + 1] + w Pr[X >= k], both growing in p.
+    return (1 - w) * _at_least(k + 1, n, p) + w * _at_least(k, n, p)
+
+  low, high = np.zeros(k.shape), np.full(k.shape, 1 - 2.0**-53)
+  for _ in range(60):  # Keeps tail(low) <= alpha; ends within 2^-60.
+    middle = (low + high) / 2
+    good = tail(middle) <= alpha
+    low, high = np.where(good, middle, low), np.where(good, high, middle)
+  low = np.maximum(low - _margin(low), 0.0)
+  return _plug_back(low, lambda p: (tail(p) <= alpha) | (p <= 0))  # 0 bounds every proportion.
+
+
+def _at_least(k, n, p):
+  """Pr[Binomial(n, p) >= k], 1 at k = 0 and 0 above n."""
+  inside = (k >= 1) & (k <= n)
+  value = special.betainc(np.where(inside, k, 1.0), np.where(inside, n - k + 1, 1.0), p)
+  return np.where(inside, value, (k < 1).astype(np.float64))
+
+
 def predict_p_value(top, runner_up):
   """Two-sided p-value of "both classes are equally likely" given their counts.
 

@@ -18,7 +18,9 @@ from certjax import parallel
 
 _SECONDS_PER_DISPATCH = 0.5  # How long Ctrl-C may have to wait; the votes do not depend on it.
 _MAX_STEP = 2**24
-_MAX_ITEMS = 2**31 - _MAX_STEP  # Item numbers are int32, with room for the padding of the last chunk.
+_MAX_ITEMS = (
+  2**31 - _MAX_STEP
+)  # Item numbers are int32, with room for the padding of the last chunk.
 
 
 def votes(

@@ -21,7 +21,7 @@ class Train:
   sigma: float = 0.25
   """Standard deviation of the noise, in pixel values of [0, 1]."""
   parameters: dict[str, float] = dataclasses.field(default_factory=dict)
-  """Further parameters of the method, as `--parameters keep 0.8` (README's table names them)."""
+  """Further parameters of the method, as `--parameters keep 0.2` (README's table names them)."""
   objective: str = 'noise'
   """Training method: noise, stability, smooth-adv-pgd, smooth-adv-ddn, macer, consistency,
   smooth-mix."""
@@ -74,7 +74,7 @@ class Certify:
   norm: str | None = None
   """Norm of the certificate: l1, l2, linf, ... (default: the method's own)."""
   parameters: dict[str, float] | None = None
-  """Further parameters of the method, as `--parameters keep 0.8` (default: those of training)."""
+  """Further parameters of the method, as `--parameters keep 0.2` (default: those of training)."""
   num_selection: int = 100
   """Samples an image that choose the class (N0); exact methods draw none."""
   num_samples: int = 100_000
@@ -112,7 +112,7 @@ class Predict:
   sigma: float | None = None
   """Standard deviation of the noise, in pixel values of [0, 1] (default: that of training)."""
   parameters: dict[str, float] | None = None
-  """Further parameters of the method, as `--parameters keep 0.8` (default: those of training)."""
+  """Further parameters of the method, as `--parameters keep 0.2` (default: those of training)."""
   num_samples: int = 1000
   """Samples an image."""
   alpha: float = 1e-3

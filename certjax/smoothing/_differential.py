@@ -13,13 +13,11 @@ lies below the integral and the trapezoid rule above it. Both are proofs, not es
 import numpy as np
 
 # Relative. Sums of 2^19 positive terms err by at most 2^19 2^-53 = 6e-11, scipy's incomplete
-# gamma and beta functions, composed as the laws do, by less than 1e-12 (tests).
+# gamma and beta functions, composed as the laws do, by less than 1e-12 (measured in 40 digits).
 _MARGIN = 1e-10
 _CELLS = 2**19
-_SPAN = (
-  -19.0,
-  37.0,
-)  # Nodes 1 / (2 + 2 e^u): from 3e-9 below 1/2 down to the spacing of floats at 1.
+# Nodes 1 / (2 + 2 e^u): from 3e-9 below 1/2 down to the spacing of floats at 1.
+_SPAN = -19.0, 37.0
 
 
 def differential(phi):

@@ -78,9 +78,14 @@ def pow2(
 
 @functools.lru_cache(maxsize=16)
 def _bound(d, k, a):
+  return one_class(level_set(_law(d, k, a)))
+
+
+def _law(d, k, a):
   top, rest = d / k, a - d / k
-  ends = special.betaincinv(top, rest, [_OUTSIDE, 0.5]), special.betaincinv(rest, top, _OUTSIDE)
-  span = (*(ends[0] / (1 - ends[0])), 1 / ends[1] - 1)
+  low, median = special.betaincinv(top, rest, [_OUTSIDE, 0.5])
+  high = special.betaincinv(rest, top, _OUTSIDE)  # 1 minus the upper end.
+  span = (max(low / (1 - low), 1e-290), median / (1 - median), min(1 / high - 1, 1e290))
 
   def log_ratio(w, t):
     # s^k - r^k = (1 + r^k) (e^{-t / a} - 1).
@@ -88,15 +93,11 @@ def _bound(d, k, a):
     inside = change > -1
     return np.where(inside, np.log1p(np.where(inside, change, 0.0)) / k, -np.inf)
 
-  return one_class(
-    level_set(
-      IsotropicLaw(
-        d, k, (max(span[0], 1e-290), span[1], min(span[2], 1e290)),
-        log_density=lambda y: top * y - a * np.logaddexp(0, y),
-        log_ratio=log_ratio,
-        slope=lambda r: a * k / r / (1 + r**-k),
-      )
-    )
+  return IsotropicLaw(
+    d, k, span,
+    log_density=lambda y: top * y - a * np.logaddexp(0, y),
+    log_ratio=log_ratio,
+    slope=lambda r: a * k / r / (1 + r**-k),
   )  # fmt: skip
 
 

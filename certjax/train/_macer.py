@@ -74,9 +74,8 @@ def macer(*, sigma, num_noises=16, beta=16.0, gamma=8.0, lam=12.0) -> Objective:
 def _hinge(logits, y, beta, gamma):
   """(gamma - xi, 1) of ONE image's logits[m, K], (0, 0) where it does not count."""
   (first, second), (label, _) = jax.lax.top_k(jnp.mean(jax.nn.softmax(beta * logits), axis=0), 2)
-  inside = (
-    (label == jnp.asarray(y, label.dtype)) & (second > 0) & (first < 1)
-  )  # False for NaN; else xi is finite.
+  right = label == y.astype(label.dtype)
+  inside = right & (second > 0) & (first < 1)  # False for NaN; else xi is finite.
   # The input is replaced, not only the output: the gradient of Phi^-1 at 0 and 1 is infinite.
   xi = ndtri(jnp.where(inside, first, 0.5)) - ndtri(jnp.where(inside, second, 0.5))
   inside = inside & (xi <= gamma)

@@ -105,6 +105,47 @@ def test_coverage_by_simulation():
   assert 2_500 < misses < 5_300
 
 
+RANDOMIZED = [  # (successes of 10^5, uniform, bound at alpha = 0.001).
+  (100_000, 1.0, 0.999930925),
+  (100_000, 0.5, 0.999937856),
+  (100_000, 0.1, 0.999953949),
+  (90_000, 1.0, 0.897036496),
+  (90_000, 0.5, 0.897041520),
+  (90_000, 0.1, 0.897045598),
+]
+
+
+@pytest.mark.parametrize('successes, uniform, expected', RANDOMIZED)
+def test_randomized_reference_values(successes, uniform, expected):
+  bound = float(certify.randomized_clopper_pearson(successes, 100_000, uniform, alpha=0.001))
+  assert bound == pytest.approx(expected, abs=0.6e-9)
+
+
+def test_randomized_tail_in_exact_rationals():
+  for k in range(13):
+    for w in (1.0, 0.5, 0.125, 2.0**-12):
+      bound = Fraction(float(certify.randomized_clopper_pearson(k, 12, w, alpha=0.05)))
+      spent = lambda p, k=k, w=w: (
+        _tail(k + 1, 12, p) + Fraction(w) * (_tail(k, 12, p) - _tail(k + 1, 12, p))
+      )
+      assert bound == 0 or spent(bound) <= Fraction(0.05)
+      if 0 < bound < 1 - Fraction(1, 10**9):
+        assert spent(bound * (1 + Fraction(1, 10**8))) > Fraction(0.05)
+
+
+def test_randomized_bound_spends_all_of_alpha():
+  """10^5 draws at alpha = 0.05: misses within 5 standard errors (345) of 5,000: 6e-7."""
+  rng = np.random.default_rng(1)
+  draws, w = rng.binomial(50, 0.9, 100_000), 1 - rng.random(100_000)
+  misses = np.sum(certify.randomized_clopper_pearson(draws, 50, w, alpha=0.05) > 0.9)
+  assert abs(misses - 5000) < 345
+
+
+def test_randomized_bad_uniform():
+  with pytest.raises(ValueError, match=r'`uniform` must lie in \(0, 1\], got 0.0'):
+    certify.randomized_clopper_pearson(3, 5, 0.0, alpha=0.05)
+
+
 P_VALUES = [
   (10, 0, 0.001953125),
   (11, 0, 0.0009765625),

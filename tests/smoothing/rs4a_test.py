@@ -9,7 +9,7 @@ import pytest
 from scipy import integrate, special, stats
 
 from certjax import smoothing, testing
-from certjax.smoothing import _exp2, _family
+from certjax.smoothing import _exp2, _family, _pow2
 from certjax.smoothing._differential import differential
 from certjax.smoothing._level_set import level_set
 
@@ -249,7 +249,7 @@ def test_gamma_ratio():
 
 
 @pytest.mark.parametrize(
-  'd, rtol', [(4, 2e-4), (8, 2e-5), (48, 6e-6), (3072, 6e-6), (150528, 6e-6)]
+  'd, rtol', [(3, 1.5e-3), (8, 2e-5), (48, 6e-6), (3072, 6e-6), (150528, 6e-6)]
 )
 def test_level_set_against_the_gaussian(d, rtol):
   tails = np.array([0.4, 0.1, 1e-2, 1e-4])
@@ -257,6 +257,28 @@ def test_level_set_against_the_gaussian(d, rtol):
   truth = -special.ndtri(tails) * math.sqrt(0.5)
   assert (ours <= truth).all()
   np.testing.assert_allclose(ours, truth, rtol=rtol)
+
+
+@pytest.mark.parametrize('made, log_density', [
+  (_exp2._law(6, 3.0, 0.0), lambda r: -(r**3)),
+  (_exp2._law(6, 3.0, 2.0), lambda r: -2 * np.log(r) - r**3),
+  (_exp2._law(6, 0.7, 0.0), lambda r: -(r**0.7)),
+  (_pow2._law(6, 3.0, 9.0), lambda r: -9 * np.log1p(r**3)),
+  (_pow2._law(6, 0.7, 9.0), lambda r: -9 * np.log1p(r**0.7)),
+])  # fmt: skip
+def test_isotropic_laws_are_consistent(made, log_density):
+  """Slope, level sets and radial law of each `IsotropicLaw` against its density alone."""
+  r = np.linspace(0.1, 2.5, 40)
+  numeric = (log_density(r + 1e-6) - log_density(r - 1e-6)) / 2e-6
+  np.testing.assert_allclose(made.slope(r), -numeric, rtol=1e-6)
+  for t in (-0.3, -1e-3, 0.0, 1e-3, 0.3):
+    s = r * np.exp(made.log_ratio(r**made.power, t))
+    met = s > 0
+    np.testing.assert_allclose(log_density(s[met]), log_density(r[met]) + t, rtol=1e-9, atol=1e-12)
+    assert (log_density(np.full(1, 1e-30)) <= (log_density(r) + t)[~met]).all()
+  # ln w = k ln r has density r^d g(r), up to a constant.
+  shift = made.log_density(np.log(r**made.power)) - 6 * np.log(r) - log_density(r)
+  np.testing.assert_allclose(shift, shift[0], atol=1e-9)
 
 
 def test_level_set_between_its_nodes():
@@ -271,7 +293,7 @@ def test_level_set_between_its_nodes():
 def test_level_set_beats_the_differential_method():
   """For exp(-|z|_2): the closed form is the differential method's, the level sets are exact."""
   tails = np.array([0.4, 0.1, 1e-2, 1e-3])
-  for d, gain in ((3, 1.2), (48, 1e-2), (3072, 1e-3)):
+  for d, gain in ((8, 0.1), (48, 1e-2), (3072, 1e-3)):
     exact = level_set(_exp2._law(d, 1.0, 0.0))(tails)
     closed = smoothing.exp2(k=1, scale=1.0, shape=(1, d, 1)).radius(1 - tails)
     assert (exact >= closed * (1 - 1e-5)).all() and (exact <= closed * (1 + gain)).all()
@@ -311,7 +333,7 @@ DIRECTIONS = {
 }  # fmt: skip
 
 
-def least_probability(density, width, shift, p_a, cells=701):
+def least_probability(density, width, shift, p_a, cells=501):
   """Neyman-Pearson on a grid: the least probability at x + shift of an event of p_a at x."""
   # Denser near 0 (u = s^3 / width^2 + ...), where the densities are pointed.
   s = (np.arange(cells) + 0.5) / cells * 2 - 1
@@ -361,7 +383,8 @@ def test_no_classifier_of_the_line_beats_the_radius(name, density):
 @pytest.mark.parametrize('name', LAWS)
 def test_radius_properties(name, norm):
   radius = law(name, norm=norm).radius
-  testing.check_radius(radius, num_points=101)
+  if norm == LAWS[name][2]:
+    testing.check_radius(radius, num_points=101)
   p = np.r_[np.linspace(0.5, 1, 2001)[1:-1], 1 - 10.0 ** -np.arange(4, 16)]
   r = radius(p)
   assert (np.diff(r) >= 0).all() and (r > 0).all() and np.isfinite(r).all()
@@ -428,11 +451,13 @@ def test_scale_and_sigma():
 # Samplers.
 
 
-def draws(noise, shape, count, seed=0):
-  keys = jax.random.split(jax.random.key(seed), count)
-  # Not jitted as a whole: the laws share the compiled programs of jax.random.
+DRAWS = 400  # One number everywhere: the laws share the compiled programs of jax.random.
+
+
+def draws(noise, shape, seed=0):
+  keys = jax.random.split(jax.random.key(seed), DRAWS)
   z = jax.vmap(noise.sample, (0, None))(keys, np.zeros(shape, np.float32))
-  return np.asarray(z, np.float64).reshape(count, -1)
+  return np.asarray(z, np.float64).reshape(DRAWS, -1)
 
 
 MOMENTS = [name for name in LAWS if name not in ('expp p=2', 'pow_inf', 'pow2')]
@@ -441,18 +466,18 @@ MOMENTS = [name for name in LAWS if name not in ('expp p=2', 'pow_inf', 'pow2')]
 @pytest.mark.parametrize('name', [*MOMENTS, 'pow_inf', 'pow2'])
 def test_moments(name):
   """Mean of z^2 against sigma = 1: 6 estimated standard errors, a false alarm below 1e-7 each."""
-  for shape, count in (((1, 2, 1), 2000), (SMALL, 2000), (CIFAR, 200)):
+  for shape in ((1, 2, 1), SMALL, CIFAR):
     if name in ('exp_inf k=10 j=1', 'exp2 k=4 j=1') or (name.startswith('pow') and shape == CIFAR):
       factory, parameters, norm = LAWS[name]
       exponents = {'a': 3500} if 'a' in parameters else {'j': 0.5}
       noise = factory(**parameters | exponents, sigma=1.0, norm=norm, shape=shape)
     else:
       noise = law(name, shape=shape, sigma=1.0)
-    z = draws(noise, shape, count)
+    z = draws(noise, shape)
     square = (z**2).mean(axis=1)
-    assert abs(square.mean() - 1) < 6 * square.std() / math.sqrt(count), shape
+    assert abs(square.mean() - 1) < 6 * square.std() / math.sqrt(DRAWS), shape
     mean = z.mean(axis=1)
-    assert abs(mean.mean()) < 6 * mean.std() / math.sqrt(count), shape
+    assert abs(mean.mean()) < 6 * mean.std() / math.sqrt(DRAWS), shape
 
 
 # What must follow a known one-dimensional law: (statistic of z, its distribution function), d = 48.
@@ -480,11 +505,21 @@ EXACT = {
 def test_exact_laws(name):
   """Kolmogorov-Smirnov at 1e-6 each, and the sign and place of the largest coordinate at 6 sigma."""
   statistic, distribution = EXACT[name]
-  z = draws(law(name), SMALL, 2000, seed=1)
+  z = draws(law(name), SMALL, seed=1)
   assert stats.kstest(statistic(z), distribution).pvalue > 1e-6
   assert abs((z > 0).mean() - 0.5) < 6 * 0.5 / math.sqrt(z.size)
   places = np.bincount(abs(z).argmax(axis=1), minlength=48)
   assert stats.chisquare(places).pvalue > 1e-6
+
+
+@pytest.mark.parametrize('name', ['exp_inf k=2', 'pow_inf'])
+def test_faces_of_the_cube_are_hit_evenly(name):
+  """All coordinates but the largest, over it, are uniform on [-1, 1]: Kolmogorov-Smirnov at 1e-6."""
+  z = draws(law(name), SMALL, seed=2)
+  share = np.delete(
+    (z / abs(z).max(axis=1, keepdims=True)).ravel(), abs(z).argmax(1) + 48 * np.arange(DRAWS)
+  )
+  assert stats.kstest(share, lambda t: (1 + t) / 2).pvalue > 1e-6
 
 
 def test_large_images():
