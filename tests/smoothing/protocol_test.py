@@ -46,7 +46,8 @@ def test_views(name):
   key = jax.random.key(0)
   drawn = np.asarray(views.sample(key, x))
   np.testing.assert_array_equal(drawn, views.sample(key, x))
-  assert np.all(seen == drawn, axis=(1, 2, 3)).any(), 'a sample is one of the views'
+  near = np.abs(seen - drawn) <= 1e-6  # Compiled and not, a view may differ in its last bit.
+  assert np.all(near, axis=(1, 2, 3)).any(), 'a sample is one of the views'
   votes = np.asarray(views.vote(np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)))
   assert votes.shape == (7, 4) and votes.dtype == bool
   assert views.needs in ('counts', 'votes') and views.shape == X.shape

@@ -222,11 +222,17 @@ def test_macer_hinge(case, double):
       )
 
 
-def test_macer_drops_what_leaves_the_open_interval_by_rounding():
-  """A float32 mean of softmaxes may be 1 or a little more: no hinge, no NaN."""
-  x = jnp.full((1, 2, 3), 0.0).at[:, :, 0].set(jnp.array([[88.0, 30.0]]))
-  (full, metrics), gradient = macer_and_gradient(x)
-  assert np.isfinite(full) and np.isfinite(gradient).all() and metrics['hinged'] == 0
+def test_macer_drops_what_rounds_to_certainty():
+  """q_1 = 1 in float32 with q_2 > 0 (xi infinite), and q_2 = 0 alone: no hinge, no NaN."""
+  for gap, second in ((5.5, True), (50.0, False)):
+    x = jnp.zeros((1, 2, 3)).at[:, :, 0].set(gap)
+    q = np.asarray(jax.nn.softmax(4 * x[0, 0]))
+    assert q[0] == 1 and (q[1] > 0) == second
+    (value, metrics), gradient = macer_and_gradient(x)
+    plain = macer_and_gradient(x, 0.0)
+    assert np.isfinite(value) and np.isfinite(gradient).all() and metrics['hinged'] == 0
+    assert value == plain[0][0]
+    np.testing.assert_array_equal(gradient, plain[1])
 
 
 def test_macer_hinge_of_a_batch_is_a_mean_over_all_images():
