@@ -76,7 +76,7 @@ def _hinge(logits, y, beta, gamma):
   (first, second), (label, _) = jax.lax.top_k(jnp.mean(jax.nn.softmax(beta * logits), axis=0), 2)
   right = label == y.astype(label.dtype)
   inside = right & (second > 0) & (first < 1)  # False for NaN; else xi is finite.
-  # The input is replaced, not only the output: the gradient of Phi^-1 at 0 and 1 is infinite.
+  # The input is replaced too: Phi^-1 has no derivative at 0 and 1, whatever JAX returns there.
   xi = ndtri(jnp.where(inside, first, 0.5)) - ndtri(jnp.where(inside, second, 0.5))
   inside = inside & (xi <= gamma)
   return jnp.where(inside, gamma - xi, 0.0), inside.astype(logits.dtype)

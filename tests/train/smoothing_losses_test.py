@@ -238,8 +238,8 @@ def test_macer_drops_what_rounds_to_certainty():
 def test_macer_hinge_of_a_batch_is_a_mean_over_all_images():
   """The masked ones count in the denominator, as in the paper's code."""
   right, wrong, flat = (HINGE_CASES[case][0] for case in ('right', 'wrong class', 'saturated'))
-  hinge = lambda x: float(macer_value(x)[0] - macer_value(x, 0.0)[0])
-  alone, beside = hinge(jnp.array([right])), hinge(jnp.array([right, wrong, flat]))
+  hinge = lambda x: float(macer_and_gradient(x)[0][0] - macer_and_gradient(x, 0.0)[0][0])
+  alone, beside = hinge(jnp.array([right] * 3)), hinge(jnp.array([right, wrong, flat]))
   np.testing.assert_allclose(beside, alone / 3, rtol=1e-5)
 
 
