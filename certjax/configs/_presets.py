@@ -35,7 +35,11 @@ _COHEN_CIFAR10 = Train(
 
 
 def _cifar10(name, objective, parameters, **changes):
-  """SmoothAdv's schedule (150 epochs, decayed every 50, batch 256), sigma 0.25, ResNet-110."""
+  """SmoothAdv's schedule (150 epochs, decayed every 50), sigma 0.25, ResNet-110.
+
+  The papers split a batch of 256 into one step for each of its m noises: 256 / m images a step, m
+  copies of each.
+  """
   return dataclasses.replace(
     _COHEN_CIFAR10,
     **{
@@ -67,6 +71,7 @@ PRESETS = {
       'smooth-adv-pgd',
       {'eps': 1.0, 'num_steps': 10, 'num_noises': 8},
       objective_warmup_epochs=10.0,
+      batch_size=256 // 8,
     ),
   ),
   'stability-cifar10': (
@@ -96,14 +101,21 @@ PRESETS = {
   ),
   'consistency-cifar10': (
     'Consistency (Jeong & Shin 2020): 2 noises, weight 20 (sigma 0.25), eta 0.5.',
-    _cifar10('consistency-cifar10', 'consistency', {'num_noises': 2, 'weight': 20.0, 'eta': 0.5}),
+    _cifar10(
+      'consistency-cifar10',
+      'consistency',
+      {'num_noises': 2, 'weight': 20.0, 'eta': 0.5},
+      batch_size=256 // 2,
+    ),
   ),
   'smoothmix-cifar10': (
-    'SmoothMix (Jeong et al. 2021): 2 noises, 4 steps of 2 sigma, eta 5.',
+    'SmoothMix (Jeong et al. 2021): 2 noises, 4 steps of 2 sigma (set step_size with sigma), eta 5.',
     _cifar10(
       'smoothmix-cifar10',
       'smooth-mix',
       {'step_size': 0.5, 'num_steps': 4, 'num_noises': 2, 'eta': 5.0},
+      objective_warmup_epochs=10.0,
+      batch_size=256 // 2,
     ),
   ),
 }

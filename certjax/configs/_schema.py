@@ -23,7 +23,7 @@ class Train:
   parameters: dict[str, float] = dataclasses.field(default_factory=dict)
   """Further parameters of the method, as `--parameters keep 0.2` (README's table names them)."""
   objective: str = 'noise'
-  """Training method: noise, stability, smooth-adv-pgd, smooth-adv-ddn, macer, consistency,
+  """Training method: noise, stability, stability-clean, smooth-adv-pgd, smooth-adv-ddn, macer, consistency,
   smooth-mix."""
   objective_parameters: dict[str, float] = dataclasses.field(default_factory=dict)
   """Its hyperparameters, as `--objective-parameters eps 0.25 num_noises 2`."""

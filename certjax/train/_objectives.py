@@ -14,6 +14,7 @@ from certjax.train._stability import stability
 OBJECTIVES = {
   'noise': augmented,
   'stability': stability,
+  'stability-clean': functools.partial(stability, variant='clean', weight=2.0),
   'smooth-adv-pgd': functools.partial(smooth_adv, attack='pgd'),
   'smooth-adv-ddn': functools.partial(smooth_adv, attack='ddn'),
   'macer': macer,
@@ -53,7 +54,9 @@ def objective(name, smoothing, *, sigma, warmup_steps=0, **parameters) -> dict:
   make = OBJECTIVES[name]
   known = inspect.signature(make).parameters
   ours = {'smoothing': smoothing, 'sigma': sigma, 'warmup_steps': warmup_steps}
-  allowed = [parameter for parameter in known if parameter not in (*ours, 'attack', 'threat')]
+  allowed = [
+    parameter for parameter in known if parameter not in (*ours, 'attack', 'threat', 'variant')
+  ]
   if unknown := [parameter for parameter in parameters if parameter not in allowed]:
     raise ValueError(
       f'objective {name!r} has no parameter {", ".join(unknown)}; it takes {", ".join(allowed)}.'
