@@ -17,6 +17,7 @@ from certjax.certify._confidence import (
 from certjax.certify._votes import votes
 
 _SELECTION, _ESTIMATION, _PREDICTION = 0, 1, 2  # Folded into the key: independent draws.
+_MOST_SAMPLES = 2**40  # Beyond this the search for a sufficient number gives up.
 _TOP_SHARE = 0.9  # Share of alpha spent on p_a when the runner-up is bounded too.
 
 
@@ -217,13 +218,26 @@ def check_num_samples(smoothing, num_samples, alpha, *, runner_up=False):
   check_alpha(alpha)
   if num_samples >= 1 and largest_radius(smoothing, num_samples, alpha, runner_up=runner_up) > 0:
     return
-  needed = 1
-  while largest_radius(smoothing, needed, alpha, runner_up=runner_up) <= 0:
-    needed += 1
+  needed = _smallest_that_certifies(smoothing, alpha, runner_up)
   raise ValueError(
     f'`num_samples`={num_samples} can never certify at `alpha`={alpha:g}: at least {needed} are '
     f'needed (PREDICT: {_predict_needs(alpha)}).'
   )
+
+
+def _smallest_that_certifies(smoothing, alpha, runner_up):
+  """By doubling and bisection: the largest radius grows with the number of samples."""
+  certifies = lambda number: largest_radius(smoothing, number, alpha, runner_up=runner_up) > 0
+  high = 1
+  while not certifies(high):
+    high *= 2
+    if high > _MOST_SAMPLES:
+      raise ValueError(f'no number of samples certifies anything at `alpha`={alpha:g} here.')
+  low = high // 2
+  while high - low > 1:
+    middle = (low + high) // 2
+    low, high = (low, middle) if certifies(middle) else (middle, high)
+  return high
 
 
 def largest_radius(smoothing, num_samples, alpha, *, runner_up=False) -> float:

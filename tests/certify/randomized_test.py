@@ -152,6 +152,18 @@ def test_predict_and_sampled_refuse_too_few_samples():
     certify.sampled(jax.random.key(0), linear, noise, x, alpha=1.5)
 
 
+def test_smallest_number_of_samples_is_found_without_counting_up_to_it():
+  noise = smoothing.discrete(keep=0.999, levels=255, shape=(2, 2, 1))
+  with pytest.raises(ValueError, match='at least [0-9]+ are needed') as error:
+    certify.check_num_samples(noise, 100, 0.001)
+  needed = int(str(error.value).split('at least ')[1].split()[0])
+  assert certify.largest_radius(noise, needed, 0.001) > 0
+  assert certify.largest_radius(noise, needed - 1, 0.001) == 0
+  never = smoothing.gaussian(sigma=1.0)._replace(radius=lambda p_a, p_b=None, *, x=None: 0 * p_a)
+  with pytest.raises(ValueError, match='no number of samples certifies'):
+    certify.check_num_samples(never, 100, 0.001)
+
+
 def test_certificate_turns_everything_unproved_into_an_abstention():
   proof = certify.certificate([0, 1, 2, -1], [np.nan, -0.1, 0.5, 0.7])
   testing.check_certificate(proof, 3)
