@@ -20,6 +20,7 @@ LEVELS = {
   'study': 1, 'parallel': 1,
   'certify._certificate': 1, 'certify._confidence': 1, 'certify._margin': 1,
   'certify._aggregation': 1,
+  'certify._boundaries': 1, 'certify._boundary_dp': 1, 'certify._confidence_sequence': 1,
   'certify': 2, 'bounds': 2, 'attacks': 2, 'defenses': 2,
   'models': 3, 'train': 3, 'poisoning': 3.5,
   'evaluate': 4, 'testing': 4,
@@ -32,6 +33,7 @@ FENCES = {  # Top-level package -> rooms that may import it; None: nobody.
   'tensorflow_datasets': {'data'},
   'array_record': {'data'},
   'sklearn': {'data'},
+  'etils': {'records'},
   'tensorflow': set(),
   'orbax': {'train'},
   'matplotlib': {'report', 'study'},
@@ -47,6 +49,10 @@ LAZY_NAMES = {  # Names of `certjax.certify` that live at level 1.
   'clopper_pearson': 'certify._confidence',
   'clopper_pearson_upper': 'certify._confidence',
   'randomized_clopper_pearson': 'certify._confidence',
+  'boundary': 'certify._boundaries',
+  'boundary_error': 'certify._boundary_dp',
+  'confidence_sequence': 'certify._confidence_sequence',
+  'tolerance_met': 'certify._confidence_sequence',
 }
 
 

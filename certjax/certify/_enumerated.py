@@ -1,27 +1,23 @@
 """Exact certificates: every view of an image is evaluated, nothing is sampled.
 
-A work item is a pair (image, view). As in `_votes`, the model runs at one batch shape, items of
-several images share a chunk, and counts are int32 on the device; `views.decide` proves the
-certificate from them on the host, in integers.
+A work item of the engine is a pair (image, view); votes are summed in int32 on the device, and
+`views.decide` proves the certificate from them on the host, in integers.
 
 Such a proof speaks of "this compiled program": another one may round a logit differently and
 turn a view whose two largest logits nearly tie. `slack` makes the proof hold across programs
 whose logits differ by less than half of it: every such view is given to the rival.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from certjax import parallel
+from certjax.certify import _engine, _program, _votes
 from certjax.certify._certificate import ABSTAIN, Certificate, certificate
-from certjax.certify._votes import as_pytree, check_images, check_num_items, in_waves
 
 
-def enumerated(model_fn, views, x, *, slack=None, chunk=1000, mesh=None) -> Certificate:
+def enumerated(model_fn, views, x, *, slack=None, chunk=1000, mesh=None, slots=None) -> Certificate:
   """Certifies images by evaluating all views of each.
 
   Exact: no samples, no failure probability. The number of forward passes is
@@ -39,6 +35,7 @@ def enumerated(model_fn, views, x, *, slack=None, chunk=1000, mesh=None) -> Cert
       give both radii of one evaluation.
     chunk: rows of the model's batch on each device.
     mesh: default all devices of this process.
+    slots: images on the device at once; as in `votes`.
 
   Returns:
     A `Certificate` in the norm and unit of `views`.
@@ -60,7 +57,7 @@ def enumerated(model_fn, views, x, *, slack=None, chunk=1000, mesh=None) -> Cert
   """
   if views.needs == 'counts':
     counts, unsure = enumerated_counts(
-      model_fn, views, x, slack=0.0 if slack is None else slack, chunk=chunk, mesh=mesh
+      model_fn, views, x, slack=0.0 if slack is None else slack, chunk=chunk, mesh=mesh, slots=slots
     )
     return from_counts(views, counts, None if slack is None else unsure)
   if slack is not None:
@@ -68,23 +65,21 @@ def enumerated(model_fn, views, x, *, slack=None, chunk=1000, mesh=None) -> Cert
       f'`slack` is for views whose votes are summed; these need {views.needs!r}: put the slack '
       f'into their `vote`, and leave slack=None here.'
     )
-  x = _check(views, x, 0.0, chunk)
-  shape = (len(x), views.num_views, _num_classes(model_fn, views, x, chunk))
-  votes = _run(_add_votes, model_fn, views, x, 0.0, chunk, mesh, shape, jnp.uint8)
-  return views.decide(votes.astype(bool))
+  x = check_views(views, x, chunk=chunk)
+  return views.decide(_run(model_fn, views, x, 0.0, chunk, mesh, slots).astype(bool))
 
 
-def enumerated_counts(model_fn, views, x, *, slack=0.0, chunk=1000, mesh=None):
+def enumerated_counts(model_fn, views, x, *, slack=0.0, chunk=1000, mesh=None, slots=None):
   """The device part of `enumerated`: the votes of all views, summed.
 
   A view whose logits hold a NaN votes for nobody: counts may sum to less than `num_views`.
 
   Args:
-    model_fn, views, x, chunk, mesh: as `enumerated`.
+    model_fn, views, x, chunk, mesh, slots: as `enumerated`.
     slack: see there; 0 makes no view unsure that has a vote.
 
   Returns:
-    counts int32[B, K], and unsure int32[B, K]: how many of them are of views whose two largest
+    counts int64[B, K], and unsure int64[B, K]: how many of them are of views whose two largest
     logits are no more than `slack` apart.
 
   Raises:
@@ -92,9 +87,9 @@ def enumerated_counts(model_fn, views, x, *, slack=0.0, chunk=1000, mesh=None):
   """
   if views.needs != 'counts':
     raise ValueError(f'the votes of these views are not summed: they need {views.needs!r}.')
-  x = _check(views, x, slack, chunk)
-  shape = (2, len(x), _num_classes(model_fn, views, x, chunk))
-  return tuple(_run(_add_counts, model_fn, views, x, slack, chunk, mesh, shape, jnp.int32))
+  x = check_views(views, x, slack=slack, chunk=chunk)
+  totals = _run(model_fn, views, x, slack, chunk, mesh, slots)
+  return totals[:, 0], totals[:, 1]
 
 
 def from_counts(views, counts, unsure=None) -> Certificate:
@@ -129,97 +124,80 @@ def from_counts(views, counts, unsure=None) -> Certificate:
   return certificate(np.where(proof.label == label, label, ABSTAIN), proof.radius)
 
 
-def _run(add, model_fn, views, x, slack, chunk, mesh, shape, dtype):
-  """Totals of all items, of the given shape and dtype, on the host."""
-  mesh = parallel.local_mesh() if mesh is None else mesh
-  parts = (as_pytree(fn) for fn in (model_fn, views.view, views.vote))
+def views_program(model_fn, views, shape, chunk, *, slack=0.0) -> _program.Program:
+  """The engine's program that evaluates views: item j of purpose 0 is view j.
+
+  Args:
+    model_fn, views, chunk, slack: as in `enumerated`.
+    shape: of one image.
+
+  Returns:
+    A program whose counts are (votes, unsure) int[2, K] of views whose votes are summed,
+    else the votes themselves, int[num_views, K].
+  """
+  model_fn, view, vote = (_program.as_pytree(fn) for fn in (model_fn, views.view, views.vote))
+  perturb = jax.tree_util.Partial(_see, view)
   # One ulp more: a gap that the subtraction rounded up to the slack is below it.
   slack = np.nextafter(np.float32(slack), np.float32(np.inf)) if slack else np.float32(0)
-  operands = parallel.replicate(mesh, (*parts, x, slack, np.int32(views.num_views)))
-  totals = parallel.replicate(mesh, jnp.zeros(shape, dtype))
-  count = functools.partial(_count, add=add, mesh=mesh, chunk=chunk)
-  return np.asarray(
-    in_waves(
-      lambda totals, start, stop: count(operands, totals, start, stop),
-      totals, len(x) * views.num_views, chunk * mesh.devices.size,
-    )
-  )  # fmt: skip
+  num_classes = _program.num_classes(model_fn, perturb, shape, chunk)
+  summed = views.needs == 'counts'
+  tally = jax.tree_util.Partial(_tally_counts if summed else _tally_votes, vote, slack)
+  bins = (2 if summed else views.num_views, num_classes)
+  return _program.Program(model_fn, perturb, tally, jax.random.split(jax.random.key(0), 1), bins)
 
 
-@functools.partial(jax.jit, static_argnames=('add', 'mesh', 'chunk'), donate_argnums=(1,))
-def _count(operands, totals, start, stop, *, add, mesh, chunk):
-  """Adds the items start..stop-1 to `totals`; item t is (t // V, t % V)."""
-  replica = functools.partial(
-    _count_replica, add=add, chunk=chunk, shape=totals.shape, dtype=totals.dtype
+def _run(model_fn, views, x, slack, chunk, mesh, slots):
+  """Counts of all views of each image: int64[B, *bins]."""
+  program = views_program(model_fn, views, x.shape[1:], chunk, slack=slack)
+  plan = lambda: _engine.once((0, views.num_views))
+  options = {'chunk': chunk, 'mesh': mesh, 'slots': slots}
+  return np.stack(
+    [total for (total,) in _votes.each(program, x, np.arange(len(x)), plan, **options)]
   )
-  specs = (parallel.REPLICATED,) * 3
-  return totals + parallel.pmap(replica, mesh, specs, parallel.REPLICATED)(operands, start, stop)
 
 
-def _count_replica(operands, start, stop, *, add, chunk, shape, dtype):
-  model_fn, view, vote, x, slack, num_views = operands
-  num_devices = lax.axis_size(parallel.AXIS)
-  first = start + chunk * lax.axis_index(parallel.AXIS)
-  steps = (stop - start + chunk * num_devices - 1) // (chunk * num_devices)
-
-  def add_chunk(step, totals):
-    item = first + step * chunk * num_devices + jnp.arange(chunk, dtype=jnp.int32)
-    row, index = jnp.minimum(item // num_views, len(x) - 1), item % num_views
-    ballots, close = _ballots(model_fn, view, vote, x[row], index, slack)
-    row = jnp.where(item < stop, row, len(x))  # Padding is dropped: no such row.
-    return add(totals, row, index, ballots, close)
-
-  return lax.psum(lax.fori_loop(0, steps, add_chunk, jnp.zeros(shape, dtype)), parallel.AXIS)
+def _see(view, key, number, x):
+  del key  # Nothing is drawn.
+  return view(x, number)
 
 
-def _ballots(model_fn, view, vote, x, index, slack):
+def _tally_counts(vote, slack, counts, row, number, logits, extra):
+  del number, extra
+  ballots, close = _ballots(vote, slack, logits)
+  both = jnp.stack([ballots, ballots & close[:, None]], axis=1).astype(counts.dtype)
+  return counts.at[row].add(both, mode='drop')
+
+
+def _tally_votes(vote, slack, counts, row, number, logits, extra):
+  del extra
+  ballots, _ = _ballots(vote, slack, logits)
+  return counts.at[row, number].add(ballots.astype(counts.dtype), mode='drop')
+
+
+def _ballots(vote, slack, logits):
   """bool[chunk, K], the votes of each item, none where a logit is NaN; bool[chunk], unsure."""
-  # The barrier keeps the model's own fusions independent of how the views were made.
-  logits = model_fn(lax.optimization_barrier(jax.vmap(view)(x, index))).astype(jnp.float32)
   whole = ~jnp.any(jnp.isnan(logits), axis=-1)
   largest = lax.top_k(logits, min(2, logits.shape[-1]))[0]
-  gap = largest[:, 0] - largest[:, 1] if logits.shape[-1] > 1 else jnp.full(len(x), jnp.inf)
+  single = jnp.full(len(logits), jnp.inf)
+  gap = largest[:, 0] - largest[:, 1] if logits.shape[-1] > 1 else single
   return vote(logits) & whole[:, None], ~(gap >= slack)
 
 
-def _add_counts(totals, row, index, ballots, close):
-  del index
-  both = jnp.stack([ballots, ballots & close[:, None]]).astype(totals.dtype)
-  return totals.at[:, row].add(both, mode='drop')
+def check_views(views, x, *, slack=0.0, chunk=1):
+  """The images as float32[B, H, W, C], unless an argument of `enumerated` is bad.
 
-
-def _add_votes(totals, row, index, ballots, close):
-  del close
-  return totals.at[row, index].set(ballots.astype(totals.dtype), mode='drop')
-
-
-@functools.partial(jax.jit, static_argnames='chunk')
-def _chunk_of_logits(model_fn, view, x, *, chunk):
-  return model_fn(jax.vmap(view, (None, 0))(x[0], jnp.zeros(chunk, jnp.int32)))
-
-
-def _num_classes(model_fn, views, x, chunk):
-  """K, from the shape of the logits; traced once a shape, never run."""
-  parts = as_pytree(model_fn), as_pytree(views.view)
-  shape = _chunk_of_logits.eval_shape(*parts, x, chunk=chunk).shape
-  if len(shape) != 2 or shape[0] != chunk:
-    raise ValueError(
-      f'`model_fn` must return logits [B, K], got shape {shape} for a batch of {chunk} images.'
-    )
-  return shape[-1]
-
-
-def _check(views, x, slack, chunk):
-  x = np.asarray(check_images(x, views.shape), np.float32)
+  Raises:
+    ValueError: naming the argument, the rule and the value.
+  """
+  x = _votes.check_images(x, views.shape)
   if chunk < 1 or not 0 <= slack < np.inf:
     raise ValueError(
       f'`chunk` must be at least 1 and `slack` a difference of logits >= 0, got chunk={chunk}, '
       f'slack={slack}.'
     )
-  check_num_items(len(x), views.num_views)
   if views.quantization is not None:
     _check_grid(x, views.quantization)
-  return jnp.asarray(x)
+  return x
 
 
 def _check_grid(x, quantization):

@@ -7,6 +7,7 @@ bounding the class on the samples that chose it would not be a confidence bound.
 import jax
 import numpy as np
 
+from certjax.certify import _engine, _program, _votes
 from certjax.certify._certificate import ABSTAIN, Certificate, certificate
 from certjax.certify._confidence import (
   check_alpha,
@@ -14,9 +15,10 @@ from certjax.certify._confidence import (
   clopper_pearson_upper,
   predict_p_value,
 )
-from certjax.certify._votes import votes
 
-_SELECTION, _ESTIMATION, _PREDICTION = 0, 1, 2  # Folded into the key: independent draws.
+SELECTION, ESTIMATION, PREDICTION = 0, 1, 2
+"""Purposes of samples, folded into the key: independent draws."""
+
 _MOST_SAMPLES = 2**40  # Beyond this the search for a sufficient number gives up.
 _TOP_SHARE = 0.9  # Share of alpha spent on p_a when the runner-up is bounded too.
 
@@ -84,21 +86,38 @@ def sampled(
   )
 
 
-def sampled_votes(key, model_fn, smoothing, x, *, num_selection, num_samples, **options):
+def sampled_votes(
+  key, model_fn, smoothing, x, *, num_selection, num_samples,
+  index=None, chunk=1000, mesh=None, slots=None,
+):  # fmt: skip
   """The device part of `sampled`: the selected class and the votes that will bound it.
 
   Args:
-    key, model_fn, smoothing, x, num_selection, num_samples: as `sampled`.
-    **options: `index`, `chunk`, `mesh`, `pad_to` of `votes`.
+    key, model_fn, smoothing, x, num_selection, num_samples, index, chunk, mesh: as `sampled`.
+    slots: as in `votes`.
 
   Returns:
-    candidate int64[B] (ties of the selection go to the lowest class) and counts int32[B, K].
+    candidate int64[B] (ties of the selection go to the lowest class) and counts int64[B, K].
   """
-  draw = lambda purpose, number: votes(
-    jax.random.fold_in(key, purpose), model_fn, smoothing, x, num_samples=number, **options
-  )
-  candidate = np.argmax(draw(_SELECTION, num_selection), axis=-1).astype(np.int64)
-  return candidate, draw(_ESTIMATION, num_samples)
+  x, index = _votes.check(smoothing, x, index, min(num_selection, num_samples), chunk)
+  program = smoothing_program(key, model_fn, smoothing, x.shape[1:], chunk)
+  plan = lambda: _engine.once((SELECTION, num_selection), (ESTIMATION, num_samples))
+  options = {'chunk': chunk, 'mesh': mesh, 'slots': slots}
+  selected, counts = zip(*_votes.each(program, x, index, plan, **options), strict=True)
+  return np.argmax(selected, axis=-1).astype(np.int64), np.stack(counts)
+
+
+def smoothing_program(key, model_fn, smoothing, shape, chunk) -> _program.Program:
+  """The engine's program for CERTIFY, PREDICT and sequential tests: votes, K bins.
+
+  Purposes `SELECTION`, `ESTIMATION` and `PREDICTION` draw independent noise.
+
+  Args:
+    key, model_fn, smoothing, chunk: as in `sampled`.
+    shape: of one image.
+  """
+  keys = [jax.random.fold_in(key, purpose) for purpose in (SELECTION, ESTIMATION, PREDICTION)]
+  return _votes.count_votes(keys, model_fn, smoothing, shape, chunk)
 
 
 def from_votes(
@@ -176,9 +195,9 @@ def predict(key, model_fn, smoothing, x, *, index=None, num_samples, alpha, chun
 
 
 def predict_votes(key, model_fn, smoothing, x, *, num_samples, **options):
-  """The device part of `predict`: int32[B, K]; options as those of `votes`."""
-  key = jax.random.fold_in(key, _PREDICTION)
-  return votes(key, model_fn, smoothing, x, num_samples=num_samples, **options)
+  """The device part of `predict`: int64[B, K]; options as those of `votes`."""
+  key = jax.random.fold_in(key, PREDICTION)
+  return _votes.votes(key, model_fn, smoothing, x, num_samples=num_samples, **options)
 
 
 def label_from_votes(counts, *, alpha):

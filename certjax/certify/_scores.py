@@ -7,17 +7,14 @@ R in L2, and the expected score there is at least
   low + (s_1 - low) Phi(Phi^-1(p_1) - R / sigma) + sum_i (s_i - s_{i-1}) Phi(Phi^-1(p_i) - R / sigma).
 """
 
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from scipy import special
 
-from certjax import parallel
-from certjax.certify import _votes
+from certjax.certify import _engine, _program, _votes
 from certjax.certify._confidence import check_alpha, clopper_pearson
 
 _RELATIVE = 1e-12  # scipy's ndtri and ndtr are off by ulps; |z| = 40 multiplies that by 1600.
@@ -26,7 +23,7 @@ _FARTHEST = 80.0  # In sigmas: Phi(8.3 - 80) is 0 in float64, whatever p < 1 was
 
 def score_histogram(
   key, model_fn, smoothing, x, *, class_index, num_samples, thresholds, score='probability',
-  index=None, chunk=1000, mesh=None, pad_to=None,
+  index=None, chunk=1000, mesh=None, slots=None,
 ):  # fmt: skip
   """Counts how many noisy scores of a class fall between each two thresholds.
 
@@ -50,10 +47,10 @@ def score_histogram(
     index: int[B], data set indices; default 0..B-1.
     chunk: rows of the model's batch on each device.
     mesh: default all devices of this process.
-    pad_to: as in `votes`.
+    slots: as in `votes`.
 
   Returns:
-    int32[B, n + 1] on the host; every row sums to `num_samples`.
+    int64[B, n + 1] on the host; every row sums to `num_samples`.
 
   Raises:
     ValueError: on thresholds that do not ascend, a class that does not exist, an unknown score, or
@@ -70,56 +67,28 @@ def score_histogram(
   if score not in _SCORES:
     raise ValueError(f'`score` must be one of {tuple(_SCORES)}, got score={score!r}.')
   thresholds = _float32_above(_check_thresholds(thresholds))
-  x, index = _votes._check(smoothing, x, index, num_samples, chunk)
-  mesh = parallel.local_mesh() if mesh is None else mesh
-  model_fn, sample = _votes.as_pytree(model_fn), _votes.as_pytree(smoothing.sample)
-  num_images, size = len(x), pad_to or len(x)
-  num_classes = _votes._num_classes(key, model_fn, sample, x, chunk)
-  classes = _check_classes(class_index, num_images, num_classes)
-  x, index = _votes._pad(x, index, size)
-  classes = classes[np.minimum(np.arange(size), num_images - 1)]
-  operands = parallel.replicate(mesh, (key, model_fn, sample, x, index, classes, thresholds))
-  counts = parallel.replicate(mesh, jnp.zeros((size, len(thresholds) + 1), jnp.int32))
-  number, add = np.int32(num_samples), functools.partial(_add, mesh=mesh, chunk=chunk, score=score)
-  counts = _votes.in_waves(
-    lambda counts, start, stop: add(operands, counts, number, start, stop),
-    counts, num_images * num_samples, chunk * mesh.devices.size,
-  )  # fmt: skip
-  return np.asarray(counts)[:num_images]
-
-
-@functools.partial(jax.jit, static_argnames=('mesh', 'chunk', 'score'), donate_argnums=(1,))
-def _add(operands, counts, num_samples, start, stop, *, mesh, chunk, score):
-  """Adds the scores of the items start..stop-1 to `counts`; item t is (t // N, t % N)."""
-  replica = functools.partial(_add_replica, chunk=chunk, score=score)
-  specs = (parallel.REPLICATED,) * 4
-  added = parallel.pmap(replica, mesh, specs, parallel.REPLICATED)(
-    operands, num_samples, start, stop
+  x, index = _votes.check(smoothing, x, index, num_samples, chunk)
+  model_fn, perturb = _program.as_pytree(model_fn), _program.draws(smoothing)
+  classes = _check_classes(
+    class_index, len(x), _program.num_classes(model_fn, perturb, x.shape[1:], chunk)
   )
-  return counts + added
+  tally = jax.tree_util.Partial(_tally, _program.as_pytree(_SCORES[score]), thresholds)
+  bins = (len(thresholds) + 1,)
+  program = _program.Program(model_fn, perturb, tally, jnp.stack([key]), bins)
+  counts = _votes.each(
+    program, x, index, lambda: _engine.once((0, num_samples)),
+    chunk=chunk, mesh=mesh, slots=slots, extra=classes,
+  )  # fmt: skip
+  return np.stack([count for (count,) in counts])
 
 
-def _add_replica(operands, num_samples, start, stop, *, chunk, score):
-  key, model_fn, sample, x, index, classes, thresholds = operands
-  image_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-  num_devices = lax.axis_size(parallel.AXIS)
-  first = start + chunk * lax.axis_index(parallel.AXIS)
-  steps = (stop - start + chunk * num_devices - 1) // (chunk * num_devices)
-
-  def add_chunk(step, counts):
-    item = first + step * chunk * num_devices + jnp.arange(chunk, dtype=jnp.int32)
-    row, number = jnp.minimum(item // num_samples, len(x) - 1), item % num_samples
-    draw = lambda key, j, x: sample(jax.random.fold_in(key, j), x)
-    noisy = jax.vmap(draw)(image_keys[row], number, x[row])
-    logits = model_fn(lax.optimization_barrier(noisy)).astype(jnp.float32)
-    values = jax.vmap(_SCORES[score])(logits, classes[row])
-    place = jnp.searchsorted(thresholds, values, side='right').astype(jnp.int32)
-    # Of the logits: XLA's exp on CPU can turn a NaN into a number.
-    place = jnp.where(jnp.any(jnp.isnan(logits), axis=-1) | jnp.isnan(values), 0, place)
-    return counts.at[row, place].add((item < stop).astype(jnp.int32), mode='drop')
-
-  counts = jnp.zeros((len(x), len(thresholds) + 1), jnp.int32)
-  return lax.psum(lax.fori_loop(0, steps, add_chunk, counts), parallel.AXIS)
+def _tally(score, thresholds, counts, row, number, logits, classes):
+  del number
+  values = jax.vmap(score)(logits, classes)
+  place = jnp.searchsorted(thresholds, values, side='right').astype(jnp.int32)
+  # Of the logits: XLA's exp on CPU can turn a NaN into a number.
+  place = jnp.where(jnp.any(jnp.isnan(logits), axis=-1) | jnp.isnan(values), 0, place)
+  return counts.at[row, place].add(1, mode='drop')
 
 
 def _probability(logits, label):

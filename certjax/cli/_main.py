@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 
+from certjax.cli import _signals
+
 _COMMANDS = {
   'quickstart': 'train on digits, certify held-out digits, print the table: start here',
   'train': 'train a classifier from a preset',
@@ -14,10 +16,6 @@ _COMMANDS = {
   'doctor': 'devices, versions, a self-test certificate, a speed line',
 }
 _STOPPED, _INTERRUPTED, _USAGE = 75, 130, 2
-
-
-class _Terminated(BaseException):
-  """SIGTERM arrived; like Ctrl-C no `Exception`, which libraries catch."""
 
 
 def main(argv=None) -> int:
@@ -37,14 +35,16 @@ def main(argv=None) -> int:
 
 
 def _guarded(command, arguments):
-  previous = signal.signal(signal.SIGTERM, _terminate)
+  previous = signal.signal(signal.SIGTERM, _signals.terminate)
   try:
     _run(command, arguments)
     return 0
   except KeyboardInterrupt:
     return _say(_INTERRUPTED, 'interrupted; what is finished is kept, the same command continues.')
-  except _Terminated:
-    return _say(_STOPPED, 'stopped by SIGTERM; the same command continues.')
+  except _signals.Terminated:
+    return _say(
+      _STOPPED, 'stopped by SIGTERM; what is finished is kept, the same command continues.'
+    )
   except BrokenPipeError:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
@@ -99,8 +99,3 @@ def _fail(message):
 def _say(code, message):
   print(f'certjax: {message}', file=sys.stderr)
   return code
-
-
-def _terminate(signum, frame):
-  del signum, frame
-  raise _Terminated

@@ -1,21 +1,42 @@
 """Arguments into a frozen config; what no type can say about them is checked here too."""
 
+import dataclasses
+import typing
+
 import tyro
 
 _SEEDS = 2**32  # JAX keeps 32 bits of a seed: beyond them two seeds would draw the same noise.
 
 
-def parse(config, command, arguments):
+def parse(config, command, arguments, *, positional=None):
   """The dataclass `config` filled from the arguments of `certjax COMMAND`.
+
+  Args:
+    config: a config dataclass.
+    command: its name.
+    arguments: list of strings.
+    positional: a field that is given without its name, or not at all.
 
   Raises:
     SystemExit: with code 2 and an explanation, as tyro does; with 0 after `--help`.
   """
+  config = config if positional is None else _with_positional(config, positional)
   return tyro.cli(
     tyro.conf.configure(tyro.conf.PositionalRequiredArgs)(config),
     prog=f'certjax {command}',
     args=arguments,
   )
+
+
+def _with_positional(config, name):
+  """A subclass whose field tyro takes as positional: configs themselves know nothing of tyro."""
+  hint = typing.get_type_hints(config)[name]
+  marked = typing.Annotated[hint, tyro.conf.Positional, tyro.conf.arg(metavar=f'[{name.upper()}]')]
+  body = {
+    '__annotations__': {name: marked}, name: None, '__doc__': config.__doc__,
+    '__module__': config.__module__,
+  }  # fmt: skip
+  return dataclasses.dataclass(frozen=True, kw_only=True)(type(config.__name__, (config,), body))
 
 
 def parse_preset(presets, command, arguments, *, description):

@@ -4,9 +4,19 @@ import dataclasses
 import socket
 
 from certjax import configs
-from certjax.cli import _parse, _progress
+from certjax.cli import _parse, _progress, _signals, _subject
 
-_NOT_IN_RECORDS = ('run', 'out', 'data_dir')  # Places may move; what is there is hashed.
+_PLACES = (
+  'run',
+  'out',
+  'data_dir',
+  'weights',
+  'shard',
+  'store',
+)  # May differ: contents are hashed.
+_SEQUENTIAL = ('radii', 'tolerance', 'rule', 'fixed_class')
+_SAMPLING = ('num_samples', 'num_selection', 'alpha', 'runner_up', 'seed', *_SEQUENTIAL)
+_LATER = (*_SEQUENTIAL, 'model', 'mean', 'std', 'outside_jax', 'precision', 'dataset')
 _PROBES = 4  # Images that the sanity checks look at.
 _TITLES = {'certify': 'certifying', 'predict': 'predicting'}
 
@@ -18,30 +28,41 @@ def write(kind, config):
     kind: 'certify' or 'predict'.
     config: a `configs.Certify` or `configs.Predict` with `out`.
 
+  Returns:
+    Whether this process wrote all images, rather than one shard of them.
+
   Raises:
     ValueError: on bad arguments, before anything is written.
     OSError: if a record cannot be written.
+    _signals.Terminated: after SIGTERM, with the work so far written.
   """
-  from certjax import data, evaluate, records, train
+  from certjax import data, evaluate, records
 
-  training = train.read_config(config.run)
-  config = _like_training(config, training)
+  index, count = _subject.shard(config)
+  subject = _subject.find(config)
+  training = subject.training
+  config = _subject.like_training(config, training)
   smoothing, arguments = check(kind, config, data.dataset(training['dataset']).shape)
   images = _images(config, training)
-  trained = train.load_run(config.run)
+  model_fn, variables = subject.load(images)
   header = evaluate.header(
     kind, _settings(config, training, arguments), smoothing,
-    configs.METHODS[config.method].quantifier, trained.variables, images,
+    configs.METHODS[config.method].quantifier, variables, images,
   )  # fmt: skip
-  finished = len(records.start(config.out, header))
-  total = len(images.index)
-  rest = data.Images(*(array[finished:] for array in images))
-  if finished < total:
-    _warn(config, trained, smoothing, images)
-  with _progress.bar(_TITLES[kind], 'images') as bar:
-    bar.start(finished, total)
-    if finished < total:
-      _append(kind, config, trained.model_fn, smoothing, rest, arguments, bar)
+  mine = data.Stream(images.source, images.index[index::count])
+  title = _TITLES[kind] + (f' shard {index}/{count}' if count > 1 else '')
+  with records.writer(
+    config.out, header, shard=(index, count), num_images=len(mine.index), store=config.store
+  ) as run:
+    done = {record['index'] for record in run.finished}
+    rest = data.Stream(mine.source, mine.index[[int(i) not in done for i in mine.index]])
+    with _progress.bar(title, 'images') as bar, _signals.deferred() as stop:
+      bar.start(len(done), len(mine.index))
+      if len(rest.index):
+        _warn(config, training, model_fn, smoothing, rest)
+        made = _make(kind, config, model_fn, smoothing, rest, {**arguments, 'stop': stop})
+        _append(run, made, bar)
+  return count == 1
 
 
 def check(kind, config, shape):
@@ -50,14 +71,25 @@ def check(kind, config, shape):
   Raises:
     ValueError: if they can never give a record.
   """
-  from certjax import evaluate
+  from certjax import certify, evaluate
 
   _parse.check_seed(config.seed)
   smoothing = configs.smoothing_of(
     config.method, config.sigma, config.parameters, shape=shape, norm=getattr(config, 'norm', None)
   )
-  arguments = {'chunk': config.chunk}
-  if kind == 'predict' or not evaluate.is_exact(smoothing):
+  arguments, sequential = {'chunk': config.chunk}, _is_sequential(kind, config)
+  if kind == 'certify' and evaluate.is_exact(smoothing):
+    if sequential:
+      raise ValueError(f'`radii` and `tolerance` are for sampling; {config.method} is exact.')
+  elif sequential:
+    evaluate.check_arguments(kind, smoothing, chunk=config.chunk)
+    arguments['rule'] = certify.sequential_rule(
+      smoothing, radii=config.radii, tolerance=config.tolerance, max_samples=config.num_samples,
+      alpha=config.alpha, method=config.rule,
+      num_selection=None if config.fixed_class else config.num_selection,
+    )  # fmt: skip
+    return smoothing, arguments
+  else:
     arguments |= {'num_samples': config.num_samples, 'alpha': config.alpha}
     if kind == 'certify':
       arguments |= {'num_selection': config.num_selection, 'runner_up': config.runner_up}
@@ -65,49 +97,57 @@ def check(kind, config, shape):
   return smoothing, arguments
 
 
-def _append(kind, config, model_fn, smoothing, images, arguments, bar):
-  """Appends one record an image as its votes come in."""
+def _is_sequential(kind, config):
+  """Whether a sequential test is asked for; refuses options that then have no meaning."""
+  if kind != 'certify':
+    return False
+  sequential = config.radii is not None or config.tolerance is not None
+  if not sequential and (config.rule is not None or config.fixed_class):
+    raise ValueError(
+      '`rule` and `fixed_class` are of sequential tests: give --radii or --tolerance.'
+    )
+  if sequential and config.runner_up:
+    raise ValueError(
+      '`runner_up` has no sequential form: leave it, or --radii and --tolerance, out.'
+    )
+  return sequential
+
+
+def _make(kind, config, model_fn, smoothing, images, arguments):
+  """The generator of (record, seconds)."""
   import jax
 
-  from certjax import evaluate, records
+  from certjax import evaluate
 
   make = evaluate.predicted_records if kind == 'predict' else evaluate.certified_records
-  if kind == 'certify' and evaluate.is_exact(smoothing):
+  if 'rule' in arguments:
+    make = evaluate.sequential_records
+  elif kind == 'certify' and evaluate.is_exact(smoothing):
     make = evaluate.enumerated_records
+  return make(jax.random.key(config.seed), model_fn, smoothing, images, **arguments)
+
+
+def _append(run, made, bar):
+  """Appends one record an image as it is decided."""
+  import jax
+
   host, device = socket.gethostname(), str(jax.local_devices()[0].device_kind)
-  key = jax.random.key(config.seed)
-  for record, seconds in make(key, model_fn, smoothing, images, **arguments):
-    timing = {'seconds': round(seconds, 6), 'host': host, 'device': device}
-    records.append(config.out, record, timing)
+  for record, seconds in made:
+    run.append(record, {'seconds': round(seconds, 6), 'host': host, 'device': device})
     bar.advance()
-
-
-def _like_training(config, training):
-  """The config with method, noise and parameters of the training where it names none."""
-  if config.method is None and training['method'] == 'none':
-    if config.sigma is None:
-      raise ValueError(
-        f'{config.run} was trained without noise: say which noise to certify under, `--sigma 0.25`.'
-      )
-    return dataclasses.replace(config, method='gaussian', parameters=config.parameters or {})
-  same = config.method in (None, training['method'])
-  parameters = training.get('parameters', {}) if same else {}
-  return dataclasses.replace(
-    config,
-    method=config.method or training['method'],
-    sigma=training['sigma'] if config.sigma is None else config.sigma,
-    parameters=parameters if config.parameters is None else config.parameters,
-  )
 
 
 def _settings(config, training, arguments):
   """The part of the config that the records depend on: of an exact method no samples."""
-  sampling = {'num_samples', 'num_selection', 'alpha', 'runner_up', 'seed'}
-  dropped = {
-    *_NOT_IN_RECORDS,
-    *(sampling - {*arguments, *(['seed'] if 'alpha' in arguments else [])}),
-  }
   settings = dataclasses.asdict(config)
+  sampled = 'alpha' in arguments or 'rule' in arguments
+  defaults = {field.name: field.default for field in dataclasses.fields(config)}
+  dropped = {
+    *_PLACES,
+    *(() if sampled else _SAMPLING),
+    *(() if 'num_selection' in arguments or 'rule' in arguments else ('num_selection',)),
+    *(name for name in _LATER if name in settings and settings[name] == defaults[name]),
+  }
   settings = {key: value for key, value in settings.items() if key not in dropped}
   return settings | {'dataset': training['dataset']}
 
@@ -115,26 +155,21 @@ def _settings(config, training, arguments):
 def _images(config, training):
   from certjax import data
 
-  name, split = training['dataset'], config.split
-  data_dir = config.data_dir or training['data_dir']
+  source = data.source(training['dataset'], config.split, config.data_dir or training['data_dir'])
   indices = data.subset(
-    len(data.source(name, split, data_dir)),
-    skip=config.skip, max_images=config.max_images, evenly=config.evenly,
-  )  # fmt: skip
-  images = data.load(name, split, data_dir=data_dir, indices=indices)
-  data.check_images(images.images, name=f'{name} {split}', shape=data.dataset(name).shape)
-  data.check_labels(images.labels, data.dataset(name).num_classes, name=f'{name} {split} labels')
-  return images
+    len(source), skip=config.skip, max_images=config.max_images, evenly=config.evenly
+  )
+  return data.stream(source, indices)
 
 
-def _warn(config, trained, smoothing, images):
+def _warn(config, training, model_fn, smoothing, images):
   """Says what the library finds odd about the model and the setting."""
   from certjax import data, evaluate
 
-  noisy = trained.config['method'] != 'none'
+  known = training['sigma'] if training['method'] != 'none' else 0.0
+  probes = data.to_float(data.take(images, slice(_PROBES)).images)
   for warning in evaluate.sanity_warnings(
-    trained.model_fn, smoothing, data.to_float(images.images[:_PROBES]),
-    num_samples=config.num_samples, alpha=config.alpha, sigma=config.sigma,
-    training_sigma=trained.config['sigma'] if noisy else 0.0,
+    model_fn, smoothing, probes, num_samples=config.num_samples, alpha=config.alpha,
+    sigma=config.sigma, training_sigma=None if config.model else known,
   ):  # fmt: skip
     _progress.warn(warning)

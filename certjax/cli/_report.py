@@ -1,8 +1,10 @@
 """`certjax report`: works where JAX is not installed."""
 
+import pathlib
+
 from certjax import configs, records
 from certjax import report as reports
-from certjax.cli import _parse
+from certjax.cli import _parse, _progress
 
 
 def report(arguments):
@@ -12,10 +14,13 @@ def report(arguments):
     raise ValueError('report on which runs? Give run directories, records.jsonl or TSV files.')
   if config.compare and len(config.runs) != 2:
     raise ValueError(f'`--compare` takes exactly two runs, got {len(config.runs)}.')
-  for run in config.runs:
-    _check_certified(run)
-  runs = reports.load_all(config.runs)
-  out = config.out or _home(config.runs[0])
+  paths = [records.locate(path) for path in config.runs]
+  for path in paths:
+    _check_certified(path)
+  out = config.out or _home(paths[0])
+  runs = reports.load_all(paths)
+  for path, run in zip(paths, runs, strict=True):
+    _merge_or_warn(path, run)
   compare = runs if config.compare else None
   print(
     reports.write(
@@ -28,10 +33,28 @@ def report(arguments):
 
 
 def _check_certified(path):
-  if path.is_dir() and not (path / records.RECORDS).exists():
+  if not _is_file(path) and not records.exists(path):
     raise ValueError(f'{path} holds no {records.RECORDS} yet: run `certjax certify` there first.')
+
+
+def _merge_or_warn(path, run):
+  """Names what a run lacks; one that lacks nothing gets its shards merged into `records.jsonl`."""
+  for problem in run.problems:
+    _progress.warn(problem)
+  if not run.problems and not _is_file(path):
+    try:
+      records.write_merged(path)
+    except OSError as error:  # The report may go elsewhere, and needs no merged file.
+      _progress.warn(f'{path}: not merged: {error.strerror}')
 
 
 def _home(path):
   """A directory run gets its report itself; that of a file goes beside it."""
-  return path if path.is_dir() else path.parent / f'{path.stem}-report'
+  if not isinstance(path, pathlib.Path):
+    raise ValueError(f'`--out`: tables and plots of {path} need a local directory, name one.')
+  return path.parent / f'{path.stem}-report' if _is_file(path) else path
+
+
+def _is_file(path):
+  """A missing path counts as a file: opening it says so."""
+  return not path.is_dir() if isinstance(path, pathlib.Path) else path.name.endswith('.jsonl')

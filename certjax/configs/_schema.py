@@ -11,11 +11,13 @@ class Train:
   out: pathlib.Path = pathlib.Path('runs/train')
   """Directory of the run. An interrupted run continues where its last checkpoint stands."""
   dataset: str = 'digits'
-  """Name of the data set: digits, mnist, fashion_mnist, cifar10, imagenet2012, imagenet100."""
+  """Name of the data set: digits, mnist, fashion_mnist, cifar10, imagenet2012, imagenet100; or imagefolder,
+  a directory of class folders: DATA_DIR/train/CLASS/*.jpeg, DATA_DIR/validation/CLASS/*.jpeg."""
   data_dir: pathlib.Path | None = None
   """Prepared TFDS directory (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
   model: str = 'digits-cnn'
-  """Architecture: digits-cnn, mnist-cnn, resnet20, resnet110."""
+  """Architecture: digits-cnn, mnist-cnn, resnet20, resnet110, resnet18 (CIFAR), resnet18-imagenet, resnet50,
+  wrn40-2, wrn28-10, wrn34-10."""
   method: str = 'gaussian'
   """Smoothing method whose noise is added in training (a row of the method table), or 'none'."""
   sigma: float = 0.25
@@ -59,78 +61,95 @@ class Train:
   """Also write TensorBoard events (needs the `tensorboard` extra)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Certify:
-  """Certifies test images of a trained run: by sampling (CERTIFY of Cohen et al. 2019), or exactly."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+  """What certify and predict share: a model, its noise, the images, the place of the records."""
 
-  run: pathlib.Path
-  """Directory written by `certjax train`."""
+  run: pathlib.Path | None = None
+  """Directory written by `certjax train`. Without it, --model and --dataset say what to evaluate."""
+  model: str | None = None
+  """Instead of RUN: a model of your own, as package.module:name (a function of images in [0, 1] to
+  logits, a Flax nnx module, or a pair of linen module and variables), or the name of an
+  architecture of certjax, with --weights."""
+  weights: pathlib.Path | None = None
+  """Published weights for --model: .safetensors, PyTorch's .pt / .pth / .pth.tar, or .npz."""
+  mean: tuple[float, ...] | None = None
+  """Normalisation that --weights were trained with, per channel (default: the data set's)."""
+  std: tuple[float, ...] | None = None
+  """Its standard deviations."""
+  outside_jax: bool = False
+  """The model of --model lives outside JAX: numpy float32[chunk, H, W, C] in, numpy logits out."""
+  dataset: str | None = None
+  """Data set for --model (default: that of training)."""
+  precision: str = 'float32'
+  """Arithmetic of the model: float32, or bfloat16 (weights and images rounded; faster on TPU)."""
   out: pathlib.Path | None = None
-  """Directory of the records (default: RUN itself). The same command again continues there."""
+  """Directory of the records. The same command again continues there."""
+  shard: str | None = None
+  """Part i of n of the images, as 0/4 (default: from Slurm or JAX's process index, else 0/1)."""
+  store: str | None = None
+  """How records are kept: append (one growing file), or segments (files written once and whole, for
+  mounted drives; the default for gs:// and the like)."""
   method: str | None = None
   """Smoothing method: a row of the method table (default: that of training)."""
   sigma: float | None = None
   """Standard deviation of the noise, in pixel values of [0, 1] (default: that of training)."""
-  norm: str | None = None
-  """Norm of the certificate: l1, l2, linf, ... (default: the method's own)."""
   parameters: dict[str, float] | None = None
   """Further parameters of the method, as `--parameters keep 0.2` (default: those of training)."""
+  chunk: int = 1000
+  """Rows of the model's batch on each device."""
+  split: str = 'test'
+  """Split of the data set: test or train."""
+  skip: int = 1
+  """Take every `skip`-th image."""
+  max_images: int | None = None
+  """Take at most this many images."""
+  evenly: int | None = None
+  """Take this many evenly spaced images instead."""
+  seed: int = 0
+  """Seed of the noise."""
+  data_dir: pathlib.Path | None = None
+  """Prepared TFDS directory (default: that of training, else TFDS's own)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Certify(Evaluation):
+  """Certifies test images: by sampling (CERTIFY of Cohen et al. 2019), sequentially, or exactly.
+
+  RUN is a directory written by `certjax train`, where the records go by default."""
+
+  norm: str | None = None
+  """Norm of the certificate: l1, l2, linf, ... (default: the method's own)."""
   num_selection: int = 100
   """Samples an image that choose the class (N0); exact methods draw none."""
   num_samples: int = 100_000
-  """Samples an image that bound its probability (N)."""
+  """Samples an image that bound its probability (N); the most of a sequential test."""
   alpha: float = 1e-3
   """Failure probability of each image's certificate."""
   runner_up: bool = False
   """Bound the runner-up's probability too: certifies more where no class has a majority."""
-  chunk: int = 1000
-  """Rows of the model's batch on each device."""
-  split: str = 'test'
-  """Split to certify: test or train."""
-  skip: int = 1
-  """Take every `skip`-th image."""
-  max_images: int | None = None
-  """Take at most this many images."""
-  evenly: int | None = None
-  """Take this many evenly spaced images instead."""
-  seed: int = 0
-  """Seed of the noise."""
-  data_dir: pathlib.Path | None = None
-  """Prepared TFDS directory (default: that of training, else TFDS's own)."""
+  radii: tuple[float, ...] | None = None
+  """Only decide whether the radius is at least each of these, in the method's unit, with as few
+  samples as that takes: a sequential test."""
+  tolerance: float | None = None
+  """Stop an image once its radius is within this fraction of the best in reach, as 0.05."""
+  rule: str | None = None
+  """Sequential rule: group-sequential (default), betting, union-bound, horvath, fixed; with
+  --tolerance betting (default) or union-bound."""
+  fixed_class: bool = False
+  """Test the label itself instead of a selected class: all that certified accuracy needs."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Predict:
-  """Classifies test images by the smoothed classifier: PREDICT of Cohen et al. 2019."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predict(Evaluation):
+  """Classifies test images by the smoothed classifier: PREDICT of Cohen et al. 2019.
 
-  run: pathlib.Path
-  """Directory written by `certjax train`."""
-  out: pathlib.Path | None = None
-  """Directory of the records (default: RUN/predict). The same command again continues there."""
-  method: str | None = None
-  """Smoothing method: a row of the method table (default: that of training)."""
-  sigma: float | None = None
-  """Standard deviation of the noise, in pixel values of [0, 1] (default: that of training)."""
-  parameters: dict[str, float] | None = None
-  """Further parameters of the method, as `--parameters keep 0.2` (default: those of training)."""
+  RUN is a directory written by `certjax train`; the records go to RUN/predict by default."""
+
   num_samples: int = 1000
   """Samples an image."""
   alpha: float = 1e-3
   """Failure probability of each prediction; it abstains where it cannot keep it."""
-  chunk: int = 1000
-  """Rows of the model's batch on each device."""
-  split: str = 'test'
-  """Split to classify: test or train."""
-  skip: int = 1
-  """Take every `skip`-th image."""
-  max_images: int | None = None
-  """Take at most this many images."""
-  evenly: int | None = None
-  """Take this many evenly spaced images instead."""
-  seed: int = 0
-  """Seed of the noise."""
-  data_dir: pathlib.Path | None = None
-  """Prepared TFDS directory (default: that of training, else TFDS's own)."""
 
 
 @dataclasses.dataclass(frozen=True)

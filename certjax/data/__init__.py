@@ -11,6 +11,7 @@ from certjax.data._pad import eval_batches, pad_batch
 from certjax.data._prefetch import prefetch
 from certjax.data._source import Source, source
 from certjax.data._store import Status, default_data_dir, is_prepared, prepare, status
+from certjax.data._stream import Stream, rows, stream, take
 from certjax.data._table import DATASETS, Dataset, dataset
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
   'Images',
   'Source',
   'Status',
+  'Stream',
   'batches',
   'check_images',
   'check_labels',
@@ -32,9 +34,12 @@ __all__ = [
   'pad_batch',
   'prefetch',
   'prepare',
+  'rows',
   'source',
   'status',
   'steps_per_epoch',
+  'stream',
   'subset',
+  'take',
   'to_float',
 ]

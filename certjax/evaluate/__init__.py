@@ -7,6 +7,7 @@ from certjax.evaluate._certification import (
   enumerated_records,
   is_exact,
   predicted_records,
+  sequential_records,
 )
 from certjax.evaluate._header import header
 from certjax.evaluate._sanity import sanity_warnings
@@ -19,5 +20,6 @@ __all__ = [
   'header',
   'is_exact',
   'predicted_records',
+  'sequential_records',
   'sanity_warnings',
 ]

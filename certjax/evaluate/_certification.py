@@ -1,20 +1,14 @@
-"""Certification and prediction of a list of images, one record an image.
+"""Certification and prediction of a list of images, one record an image, in order.
 
-Images run in groups of one fixed size, so that selection fills whole chunks and a killed run loses
-little; the group has no influence on the votes.
+Each image's plan makes its record on the host as soon as its votes are in; `certify.run` keeps the
+device full with the items of many images.
 """
 
-import math
-import time
-
-import jax
 import numpy as np
 
-from certjax import certify, data, parallel
+from certjax import certify, data
 
-_CHUNKS_PER_GROUP = 32  # Rounding a group up to whole chunks costs at most 2 of them.
-_MOST_IMAGES = 64
-_MOST_SAMPLES = 2**30  # Items are counted in int32, with room for the padding of the last chunk.
+_MOST_SAMPLES = 2**30
 
 
 def is_exact(smoothing) -> bool:
@@ -50,7 +44,7 @@ def check_arguments(
 
 def certified_records(
   key, model_fn, smoothing, images, *, num_selection=100, num_samples=100_000, alpha=1e-3,
-  runner_up=False, chunk=1000, mesh=None,
+  runner_up=False, **options,
 ):  # fmt: skip
   """Certifies images by sampling and yields their records in order.
 
@@ -58,88 +52,106 @@ def certified_records(
     key: root key; noise depends on it, the data set index and the sample's number only.
     model_fn: `x~[chunk, ...] -> logits[chunk, K]`.
     smoothing: a `Smoothing`.
-    images: `data.Images`.
-    num_selection, num_samples, alpha, runner_up, chunk, mesh: as in `certify.sampled`.
+    images: `data.Images`, or a `data.Stream`, which is decoded on the way.
+    num_selection, num_samples, alpha, runner_up: as in `certify.sampled`.
+    **options: `chunk`, `mesh`, `slots` and `stop` of `certify.run`.
 
   Yields:
     (record, seconds): the fields index, label, predict, radius (float64, rounded down),
-    candidate (the selected class), count (its votes) and runner_up_count; seconds is an
-    image's share of its group's time.
+    candidate (the selected class), count (its votes) and runner_up_count; seconds of device
+    time.
 
   Raises:
     ValueError: before any work, as `check_arguments`.
   """
+  options = {'chunk': 1000, **options}
   check_arguments(
-    'certify', smoothing, num_samples=num_samples, alpha=alpha, chunk=chunk,
+    'certify', smoothing, num_samples=num_samples, alpha=alpha, chunk=options['chunk'],
     num_selection=num_selection, runner_up=runner_up,
   )  # fmt: skip
-  for group, options, clock in _groups(images, num_samples, chunk, mesh):
-    x = data.to_float(group.images)
-    candidate, counts = certify.sampled_votes(
-      key, model_fn, smoothing, x, num_selection=num_selection, num_samples=num_samples, **options
-    )
+
+  def plan(x, label):
+    del label
+    selected, counts = yield [
+      (certify.SELECTION, num_selection),
+      (certify.ESTIMATION, num_samples),
+    ]
+    candidate = np.argmax(selected)
     proof = certify.from_votes(
       smoothing, candidate, counts, num_samples=num_samples, alpha=alpha, runner_up=runner_up, x=x
     )
-    seconds = clock()
-    for row, index in enumerate(group.index):
-      others = np.delete(counts[row], candidate[row])
-      yield (
-        {
-          'index': int(index),
-          'label': int(group.labels[row]),
-          'predict': int(proof.label[row]),
-          'radius': float(proof.radius[row]),
-          'candidate': int(candidate[row]),
-          'count': int(counts[row, candidate[row]]),
-          'runner_up_count': int(others.max(initial=0)),
-        },
-        seconds,
-      )
+    others = np.delete(counts, candidate)
+    return {
+      'predict': int(proof.label),
+      'radius': float(proof.radius),
+      'candidate': int(candidate),
+      'count': int(counts[candidate]),
+      'runner_up_count': int(others.max(initial=0)),
+    }
+
+  yield from _records(_sampling(key, model_fn, smoothing, options), images, plan, options)
 
 
-def enumerated_records(key, model_fn, views, images, *, chunk=1000, mesh=None):
+def sequential_records(key, model_fn, smoothing, images, *, rule, **options):
+  """Certifies images by sequential tests and yields their records in order.
+
+  Args:
+    key, model_fn, smoothing, images: as in `certified_records`.
+    rule: a `certify.SequentialRule`.
+    **options: `chunk`, `mesh`, `slots` and `stop` of `certify.run`.
+
+  Yields:
+    (record, seconds): index, label, predict, radius, candidate, count (its votes) and samples
+    (all that were drawn, selection included).
+  """
+  options = {'chunk': 1000, **options}
+
+  def plan(x, label):
+    found = yield from rule.plan(label, x)
+    return found._asdict()
+
+  yield from _records(_sampling(key, model_fn, smoothing, options), images, plan, options)
+
+
+def enumerated_records(key, model_fn, views, images, **options):
   """Certifies images by evaluating all views of each and yields their records in order.
 
   Args:
     key: unused: nothing is drawn.
     model_fn: `x~[chunk, ...] -> logits[chunk, K]`.
     views: `Views` whose votes are summed.
-    images: `data.Images`.
-    chunk, mesh: as in `certify.enumerated`.
+    images: `data.Images` or `data.Stream`.
+    **options: `chunk`, `mesh`, `slots` and `stop` of `certify.run`.
 
   Yields:
     (record, seconds): index, label, predict, radius, count and runner_up_count.
   """
   del key
-  for group, options, clock in _groups(images, views.num_views, chunk, mesh):
-    x = data.to_float(group.images)
-    x = x[np.minimum(np.arange(options['pad_to']), len(x) - 1)]  # One program for all groups.
-    counts, _ = certify.enumerated_counts(model_fn, views, x, chunk=chunk, mesh=options['mesh'])
-    counts = counts[: len(group.index)]
-    proof, seconds = certify.from_counts(views, counts), clock()
-    ordered = np.sort(counts, axis=-1)
-    for row, index in enumerate(group.index):
-      yield (
-        {
-          'index': int(index),
-          'label': int(group.labels[row]),
-          'predict': int(proof.label[row]),
-          'radius': float(proof.radius[row]),
-          'count': int(ordered[row, -1]),
-          'runner_up_count': int(ordered[row, -2:][0]),
-        },
-        seconds,
-      )
+  options = {'chunk': 1000, **options}
+
+  def plan(x, label):
+    del label
+    certify.check_views(views, x[None])
+    ((counts, _),) = yield [(0, views.num_views)]
+    proof = certify.from_counts(views, counts)
+    ordered = np.sort(counts)
+    return {
+      'predict': int(proof.label),
+      'radius': float(proof.radius),
+      'count': int(ordered[-1]),
+      'runner_up_count': int(ordered[-2:][0]),
+    }
+
+  program = lambda shape: certify.views_program(model_fn, views, shape, options['chunk'])
+  yield from _records(program, images, plan, options)
 
 
-def predicted_records(
-  key, model_fn, smoothing, images, *, num_samples=1000, alpha=1e-3, chunk=1000, mesh=None
-):
+def predicted_records(key, model_fn, smoothing, images, *, num_samples=1000, alpha=1e-3, **options):
   """Classifies images by PREDICT and yields their records in order.
 
   Args:
-    key, model_fn, smoothing, images, num_samples, alpha, chunk, mesh: as in `certify.predict`.
+    key, model_fn, smoothing, images, num_samples, alpha: as in `certify.predict`.
+    **options: `chunk`, `mesh`, `slots` and `stop` of `certify.run`.
 
   Yields:
     (record, seconds): index, label, predict, radius (0: nothing is certified) and count.
@@ -147,32 +159,38 @@ def predicted_records(
   Raises:
     ValueError: before any work, as `check_arguments`.
   """
-  check_arguments('predict', smoothing, num_samples=num_samples, alpha=alpha, chunk=chunk)
-  for group, options, clock in _groups(images, num_samples, chunk, mesh):
-    counts = certify.predict_votes(
-      key, model_fn, smoothing, data.to_float(group.images), num_samples=num_samples, **options
-    )
-    label, seconds = certify.label_from_votes(counts, alpha=alpha), clock()
-    for row, index in enumerate(group.index):
-      yield (
-        {
-          'index': int(index),
-          'label': int(group.labels[row]),
-          'predict': int(label[row]),
-          'radius': 0.0,
-          'count': int(counts[row].max()),
-        },
-        seconds,
-      )
+  options = {'chunk': 1000, **options}
+  check_arguments(
+    'predict', smoothing, num_samples=num_samples, alpha=alpha, chunk=options['chunk']
+  )
+
+  def plan(x, label):
+    del x, label
+    (counts,) = yield [(certify.PREDICTION, num_samples)]
+    label = certify.label_from_votes(counts, alpha=alpha)
+    return {'predict': int(label), 'radius': 0.0, 'count': int(counts.max())}
+
+  yield from _records(_sampling(key, model_fn, smoothing, options), images, plan, options)
 
 
-def _groups(images, num_samples, chunk, mesh):
-  """Yields (images of the group, options of `votes`, clock of seconds an image)."""
-  mesh = parallel.local_mesh() if mesh is None else mesh
-  wanted = math.ceil(_CHUNKS_PER_GROUP * chunk * mesh.devices.size / num_samples)
-  size = min(wanted, _MOST_IMAGES, len(images.index))
-  for start in range(0, len(images.index), size):
-    group = jax.tree.map(lambda array, start=start: array[start : start + size], images)
-    begun = time.perf_counter()
-    options = {'index': group.index, 'chunk': chunk, 'mesh': mesh, 'pad_to': size}
-    yield group, options, lambda: (time.perf_counter() - begun) / len(group.index)  # noqa: B023
+def _sampling(key, model_fn, smoothing, options):
+  return lambda shape: certify.smoothing_program(key, model_fn, smoothing, shape, options['chunk'])
+
+
+def _records(program, images, plan, options):
+  """Runs one plan an image and adds index and label to what it returns."""
+  if not len(images.index):
+    return
+  shape = data.take(images, slice(1)).images.shape[1:]
+  work = (_work(plan, *row) for row in data.rows(images))
+  yield from certify.run(program(shape), work, **options)
+
+
+def _work(plan, image, label, index):
+  x = data.to_float(image)
+
+  def record():
+    found = yield from plan(x, label)
+    return {'index': int(index), 'label': int(label), **found}
+
+  return certify.Work(x, index, record())

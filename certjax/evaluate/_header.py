@@ -10,7 +10,7 @@ import numpy as np
 import scipy
 
 import certjax
-from certjax import records
+from certjax import data, records
 
 _EDGE = 100  # First and last images that are hashed.
 
@@ -27,12 +27,13 @@ def header(kind, config, smoothing, quantifier, variables, images) -> dict:
     smoothing: the `Smoothing` or `Views`, for norm and unit.
     quantifier: 'exact', or with which probability a certificate holds.
     variables: the weights, a tree of arrays.
-    images: `data.Images`; the first and last 100 are hashed.
+    images: `data.Images` or `data.Stream`; the first and last 100 are hashed.
 
   Returns:
     A dict of JSON values.
   """
   edge = np.unique(np.r_[: len(images.index)][np.r_[:_EDGE, -_EDGE:0] % len(images.index)])
+  ends = data.take(images, edge)
   return {
     'kind': kind,
     'config': config,
@@ -43,7 +44,7 @@ def header(kind, config, smoothing, quantifier, variables, images) -> dict:
     'sampler': _sampler(smoothing),
     'weights_sha256': records.fingerprint(jax.tree.map(np.asarray, variables)),
     'images_sha256': records.fingerprint(
-      {'images': images.images[edge], 'labels': images.labels[edge], 'index': images.index[edge]}
+      {'images': ends.images, 'labels': ends.labels, 'index': ends.index}
     ),
     'num_images': len(images.index),
     'program': _program(),

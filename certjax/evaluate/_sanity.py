@@ -33,10 +33,8 @@ def sanity_warnings(
   keys = jax.random.split(jax.random.key(0), chunk)
   rows = np.asarray(x)[np.arange(chunk) % len(x)]
   noisy = jax.vmap(smoothing.sample)(keys, rows)
-  evaluate = jax.jit(lambda fn, x: fn(x))
-  model_fn = jax.tree_util.Partial(model_fn)
-  first, second = (np.asarray(evaluate(model_fn, noisy)) for _ in range(2))
-  mixed = np.asarray(evaluate(model_fn, np.r_[noisy[:1], np.zeros_like(noisy[1:])]))
+  first, second = (certify.evaluate(model_fn, noisy) for _ in range(2))
+  mixed = certify.evaluate(model_fn, np.r_[noisy[:1], np.zeros_like(noisy[1:])])
   found = []
   if np.isnan(first).any():
     found.append('the model returns NaN: those samples vote for nobody.')

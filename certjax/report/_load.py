@@ -1,4 +1,5 @@
-"""One door for what a run may be on disk: records of certjax, or a log in the field's TSV."""
+"""One door for what a run may be on disk: records of certjax in however many files, or a log in
+the field's TSV."""
 
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from certjax.report._tsv import read_tsv
 def load(path, *, name=None):
   """Loads a run.
 
+  The shards and segments of a directory are joined; what is missing is in `problems`.
+
   Args:
-    path: a run's directory, its `records.jsonl`, or a TSV log.
+    path: a run's directory, local or remote, a file of records, or a TSV log.
     name: what to call it; the directory's or the file's name by default.
 
   Returns:
@@ -24,8 +27,8 @@ def load(path, *, name=None):
     ValueError: naming file and line, if the file is neither, or damaged before its last line.
     OSError: if it cannot be read.
   """
-  path = Path(path)
-  if path.is_dir() or _is_json(path):
+  path = records.locate(path)
+  if not isinstance(path, Path) or path.is_dir() or _is_json(path):  # No logs in remote places.
     run = _from_records(path)
   else:
     run = read_tsv(path)
@@ -41,9 +44,9 @@ def load_all(paths):
   Returns:
     A list of `Run`.
   """
-  paths = [Path(path) for path in paths]
+  paths = [records.locate(path) for path in paths]
   runs = [load(path) for path in paths]
-  parents = [_home(path).resolve().parents for path in paths]
+  parents = [_home(path).parents for path in paths]
   names = [run.name for run in runs]
   for depth in range(max((len(above) for above in parents), default=0)):
     if len(set(names)) == len(names):
@@ -57,7 +60,8 @@ def load_all(paths):
 
 def _home(path):
   """What a run is named after: its directory, or the TSV file."""
-  return path.parent if path.name == records.RECORDS else path
+  home = path.parent if path.name == records.RECORDS else path
+  return home.resolve() if isinstance(path, Path) else home
 
 
 def _is_json(path):
@@ -73,10 +77,11 @@ def _from_records(path):
   }
   seconds = [timing.get(index, {}).get('seconds', np.nan) for index in field['index']]
   return Run(
-    _home(path).resolve().name,
+    _home(path).name,
     np.array(field['index'], np.int64),
     np.array(field['label'], np.int64),
     certificate(np.array(field['predict'], np.int64), field['radius']),
     np.array(seconds, np.float64) if timing else None,
     header,
+    () if path.name.endswith('.jsonl') else tuple(records.problems(path)),
   )

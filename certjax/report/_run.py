@@ -18,6 +18,7 @@ class Run(NamedTuple):
     seconds: float64[N], NaN where unknown; None if no time was recorded.
     header: the header of the records, or None. The report reads its keys `norm`, `unit`, `alpha`
       and `quantifier` ('exact' where nothing was sampled).
+    problems: one line for each part of the run that is missing, see `records.problems`.
   """
 
   name: str
@@ -26,6 +27,7 @@ class Run(NamedTuple):
   certificate: Certificate
   seconds: np.ndarray | None = None
   header: dict | None = None
+  problems: tuple[str, ...] = ()
 
 
 def common_setting(runs, key):

@@ -45,7 +45,7 @@ def test_equals_a_loop_over_images_and_views(chunk):
   counts, unsure = certify.enumerated_counts(model(0), VIEWS, X[:5], chunk=chunk)
   label = logits_of_all_views(model(0), VIEWS, X[:5]).argmax(-1)
   np.testing.assert_array_equal(counts, [np.bincount(row, minlength=3) for row in label])
-  assert counts.dtype == np.int32 and counts.sum() == 5 * VIEWS.num_views and not unsure.any()
+  assert counts.dtype == np.int64 and counts.sum() == 5 * VIEWS.num_views and not unsure.any()
 
 
 @pytest.mark.parametrize('lam, quantization', [(0.34, 3), (0.5, 3), (1.0, 3), (1.5, 3), (1.3, 2)])

@@ -47,7 +47,7 @@ def test_order_batch_and_padding_do_not_matter():
   np.testing.assert_array_equal(count(X[order], index=order, num_samples=333), full[order])
   alone = [count(X[i : i + 1], index=[i], num_samples=333)[0] for i in range(5)]
   np.testing.assert_array_equal(alone, full)
-  np.testing.assert_array_equal(count(X[3:], index=[3, 4], num_samples=333, pad_to=5), full[3:])
+  np.testing.assert_array_equal(count(X[3:], index=[3, 4], num_samples=333, slots=5), full[3:])
 
 
 def test_samples_and_images_draw_different_noise():
@@ -108,21 +108,18 @@ def test_an_nnx_model_certifies_as_well():
   assert np.count_nonzero(counts) > 5
 
 
-def test_weights_are_arguments_and_memory_does_not_grow_with_samples():
-  from certjax.certify import _votes
+def test_memory_does_not_grow_with_samples_and_weights_are_arguments():
+  from certjax.certify import _device, _votes
 
-  x = jnp.asarray(X)
-  index = jnp.arange(5, dtype=jnp.uint32)
-  operands = (KEY, jax.tree_util.Partial(model_fn), NOISE.sample, x, index)
   mesh = parallel.local_mesh()
-  sizes = [
-    _votes._count.lower(
-      operands, jnp.zeros((5, 3), jnp.int32), np.int32(number), np.int32(0), np.int32(5 * number),
-      mesh=mesh, chunk=64,
-    ).compile().memory_analysis().temp_size_in_bytes
-    for number in (10, 1_000_000)
-  ]  # fmt: skip
-  assert sizes[0] == sizes[1] < 64 * 1024
+  program = _votes.count_votes([KEY], model_fn, NOISE, (3,), 64)
+  parts = program.model_fn, program.perturb, program.tally, program.keys
+  images = jnp.asarray(X), jnp.arange(5, dtype=jnp.uint32), jnp.zeros(5, jnp.int32)
+  table = jnp.zeros((4, 10), jnp.int32)  # How many samples there are is data: not in the program.
+  lowered = _device._count.lower(
+    parts, images, table, np.int32(0), mesh=mesh, chunk=64, bins=program.bins
+  )
+  assert lowered.compile().memory_analysis().temp_size_in_bytes < 64 * 1024
 
 
 SCRIPT = """
@@ -174,10 +171,10 @@ def test_one_two_and_eight_devices_give_the_same_votes():
     (dict(num_samples=5, chunk=0), 'must be at least 1, got 5 and 0'),
     (dict(num_samples=5, index=[1, 2]), r'got shape \(2,\), dtype int64 for B=5'),
     (dict(num_samples=5, index=np.zeros(5)), 'dtype float64'),
-    (dict(num_samples=5, pad_to=2), 'got 2 for 5'),
+    (dict(num_samples=5, slots=0), 'must be at least 1, got 64 and 0'),
     (dict(num_samples=5, model_fn=lambda x: x[:, 0]), r'got shape \(64,\) for a batch of 64'),
     (dict(num_samples=5, chunk=2**25), 'must be at most 16777216, got 33554432'),
-    (dict(num_samples=2**30), 'pass fewer images at a time'),
+    (dict(num_samples=2**31), 'must be at most 2147483647, got 2147483648'),
   ],
 )
 def test_bad_arguments(options, said):

@@ -165,7 +165,7 @@ def test_help_of_a_preset_says_units(command):
   assert 'Standard deviation of the noise, in pixel values of [0, 1]' in text
   text = ' '.join(command('certify', '--help').out.replace('│', ' ').split())
   assert 'Standard deviation of the noise, in pixel values of [0, 1]' in text
-  assert '[OPTIONS] PATH' in text and 'Directory written by `certjax train`' in text
+  assert '[OPTIONS] [RUN]' in text and 'Directory written by `certjax train`' in text
 
 
 def test_version(command):

@@ -324,13 +324,13 @@ def test_stored_images_of_another_shape(command, trained, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize('kind', ['certify', 'train'])
 def test_stored_labels_out_of_range(command, trained, data_dir, tmp_path, monkeypatch, kind):
-  load, labels = data.load, np.array([3, 10], np.int32)
+  examples = data.Source.examples
 
-  def crafted(*args, **kwargs):
-    images = load(*args, **{**kwargs, 'indices': np.arange(2)})
-    return images._replace(labels=labels)
+  def crafted(self, index):
+    for i, (image, label) in enumerate(examples(self, index)):
+      yield image, 10 if i == 1 else label
 
-  monkeypatch.setattr(data, 'load', crafted)
+  monkeypatch.setattr(data.Source, 'examples', crafted)
   arguments = {
     'certify': ('certify', trained, *SMALL),
     'train': ('train', 'digits', '--data-dir', data_dir, '--batch-size', 2),

@@ -22,7 +22,7 @@ def test_names_exist(name):
     jnp.zeros((2, *spec.shape)),
   )
   assert logits.shape == (2, spec.num_classes)
-  noise = configs.build_smoothing(preset.method, sigma=preset.sigma)
+  noise = configs.build_smoothing(preset.method, shape=spec.shape, sigma=preset.sigma)
   made = train.objective(preset.objective, noise, sigma=preset.sigma, **preset.objective_parameters)
   assert callable(made['loss'])
   assert preset.augment is None or preset.augment in data.AUGMENT
@@ -43,6 +43,22 @@ def test_cohen_learning_rate():
   )  # fmt: skip
   at = {epoch: float(rate(epoch * per_epoch)) for epoch in (0, 29, 30, 59, 60, 89)}
   assert at == pytest.approx({0: 0.1, 29: 0.1, 30: 0.01, 59: 0.01, 60: 0.001, 89: 0.001})
+
+
+def test_recipes_on_imagenet_and_of_wide_networks():
+  """Released commands and arguments: Cohen's batch of 400, 90 epochs; Yang's WRN-40-2, 120 epochs."""
+
+  def fields(name, *names):
+    return tuple(getattr(configs.PRESETS[name][1], field) for field in names)
+
+  recipe = 'optimizer', 'learning_rate', 'schedule', 'decay_every_epochs', 'weight_decay'
+  size = 'dataset', 'model', 'batch_size', 'num_epochs'
+  assert fields('cohen-imagenet', *recipe) == ('sgd', 0.1, 'step', 30, 1e-4)
+  assert fields('cohen-imagenet', *size) == ('imagenet2012', 'resnet50', 400, 90)
+  assert fields('stability-imagenet', *size) == ('imagenet2012', 'resnet50', 64, 30)
+  for name in ('stability-cifar10', 'uniform-cifar10', 'splitting-cifar10'):
+    assert fields(name, *size) == ('cifar10', 'wrn40-2', 64, 120)
+    assert fields(name, *recipe[:3], 'weight_decay') == ('nesterov', 0.1, 'cosine', 1e-4)
 
 
 def test_the_optimizer_of_a_preset_follows_its_schedule():

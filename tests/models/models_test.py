@@ -19,6 +19,10 @@ def size(module, shape):
   [
     ('resnet20', (32, 32, 3), 269_722),  # 0.27M, He et al. 2016, table 6.
     ('resnet110', (32, 32, 3), 1_730_714),  # 1.7M; 1x1 shortcuts included.
+    ('resnet18', (32, 32, 3), 11_173_962),  # The CIFAR variant in wide use.
+    ('wrn40-2', (32, 32, 3), 2_243_546),  # 2.2M, Zagoruyko & Komodakis 2016.
+    ('wrn28-10', (32, 32, 3), 36_479_194),  # 36.5M, there.
+    ('wrn34-10', (32, 32, 3), 46_160_474),  # 46.2M, the network of TRADES.
     ('mnist-cnn', (28, 28, 1), 166_406),  # Wong & Kolter's MNIST network.
     ('digits-cnn', (8, 8, 1), 38_282),
   ],
@@ -28,6 +32,14 @@ def test_number_of_parameters(name, shape, expected):
     size(models.build(name, num_classes=10, mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1]), shape)
     == expected
   )
+
+
+@pytest.mark.parametrize(
+  'name, expected', [('resnet18-imagenet', 11_689_512), ('resnet50', 25_557_032)]
+)
+def test_number_of_parameters_on_imagenet(name, expected):
+  """torchvision's counts."""
+  assert size(models.build(name, num_classes=1000), (224, 224, 3)) == expected
 
 
 @pytest.mark.parametrize('name', models.REGISTRY)
@@ -62,7 +74,7 @@ def test_resnet_block_against_plain_operations():
   block = BasicBlock(8, stride=2)
   variables = block.init(jax.random.key(0), x, False)
   names = sorted(variables['params'])
-  kernels = [variables['params'][name]['kernel'] for name in names if name.startswith('Conv')]
+  kernels = [variables['params'][name]['kernel'] for name in names if name.startswith('conv')]
   conv = lambda x, w, s: lax.conv_general_dilated(
     x, w, (s, s), ((1, 1), (1, 1)), dimension_numbers=('NHWC', 'HWIO', 'NHWC')
   )
@@ -91,3 +103,9 @@ def test_unknown_name_and_depth():
     models.build('resnet-20', num_classes=10)
   with pytest.raises(ValueError, match='`depth` must be 6n'):
     models.ResNet(10, depth=21).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+  with pytest.raises(ValueError, match='`depth` must be 6n'):
+    models.WideResNet(10, depth=30).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+  with pytest.raises(ValueError, match='`depth` must be 18, 34 or 50'):
+    models.ImageNetResNet(10, depth=20).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+  with pytest.raises(ValueError, match="`stem` must be 'imagenet' or 'cifar'"):
+    models.ImageNetResNet(10, stem='mnist').init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from certjax import records
+from certjax.records import _lines
 
 HEADER = {'method': {'name': 'gaussian', 'sigma': 0.25}, 'alpha': 0.001, 'split': 'test'}
 
@@ -167,7 +168,7 @@ def test_schemas(tmp_path, monkeypatch):
   def upgrade(header, old):
     return header, [{'label': record['y'], **record} for record in old]
 
-  monkeypatch.setitem(records._UPGRADES, 0, upgrade)
+  monkeypatch.setitem(_lines.UPGRADES, 0, upgrade)
   header, upgraded = records.read(run)
   assert header['schema'] == 1 and [record['label'] for record in upgraded] == [0, 1]
 
@@ -223,6 +224,7 @@ def test_fingerprint_sees_names_dtypes_shapes_and_bytes():
 _CHILD = """
 import sys, time
 from certjax import records
+from certjax.records import _lines
 out, total, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 print('ready', flush=True)
 for index in range(len(records.start(out, {'sigma': .25})), total):
@@ -256,6 +258,7 @@ def test_fifty_kills_at_random_moments_leave_the_same_bytes(tmp_path):
 _LIMITED = """
 import resource, sys
 from certjax import records
+from certjax.records import _lines
 out = sys.argv[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, resource.RLIM_INFINITY))
 try:

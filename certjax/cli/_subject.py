@@ -1,0 +1,175 @@
+"""What is evaluated: a trained run, published weights, or a model of the user's own."""
+
+import dataclasses
+import importlib
+import os
+import sys
+from typing import Any, NamedTuple
+
+_PRECISIONS = ('float32', 'bfloat16')
+
+
+class Subject(NamedTuple):
+  """A model and what is known about it.
+
+  Attributes:
+    training: dict, the config of its training, or what stands for it.
+    load: `(images) -> (model_fn, tree that stands for its weights)`.
+  """
+
+  training: dict
+  load: Any
+
+
+def find(config) -> Subject:
+  """What RUN or --model of a config means; nothing is loaded yet.
+
+  Raises:
+    ValueError: if neither or both are given, or options are missing.
+  """
+  if config.precision not in _PRECISIONS:
+    raise ValueError(
+      f'`precision` must be one of {", ".join(_PRECISIONS)}, got {config.precision!r}.'
+    )
+  if (config.run is None) == (config.model is None):
+    raise ValueError(
+      'evaluate what? Give RUN, the directory of a `certjax train`, or --model with --dataset '
+      '(see `certjax certify --help`).'
+    )
+  if config.run is not None:
+    return _trained(config)
+  if config.dataset is None or config.out is None:
+    raise ValueError('`--model` needs a --dataset to evaluate on, and an --out for the records.')
+  training = {
+    'dataset': config.dataset, 'data_dir': config.data_dir, 'method': 'none', 'sigma': None,
+    'model': config.model,
+  }  # fmt: skip
+  load = _own if ':' in config.model else _published
+  return Subject(training, lambda images: load(config, images))
+
+
+def _trained(config):
+  from certjax import train
+
+  for name in ('weights', 'mean', 'std', 'outside_jax', 'dataset'):
+    if getattr(config, name) not in (None, False):
+      raise ValueError(f'`{name}` goes with --model; {config.run} has its own.')
+
+  def load(images):
+    del images
+    trained = train.load_run(config.run)
+    return _rounded(config, trained.model_fn), trained.variables
+
+  return Subject(train.read_config(config.run), load)
+
+
+def _published(config, images):
+  """An architecture by its name, with weights from a file."""
+  from certjax import data, models
+
+  if config.weights is None:
+    raise ValueError(
+      f'`model`={config.model!r} is an architecture: say where its --weights are (or give '
+      f'package.module:name, a model of your own).'
+    )
+  spec = data.dataset(config.dataset)
+  module = models.build(
+    config.model, num_classes=spec.num_classes, mean=config.mean or spec.mean,
+    std=config.std or spec.std,
+  )  # fmt: skip
+  shape = data.take(images, slice(1)).images.shape[1:]
+  variables = models.load_weights(config.weights, module, shape=shape)
+  return _rounded(config, models.bind(module, variables)), variables
+
+
+def _own(config, images):
+  """package.module:name, imported from the working directory or the environment.
+
+  A function hides its weights; its logits on some images stand for them.
+  """
+  import jax
+  import numpy as np
+
+  from certjax import certify, data, models
+
+  found = _import(config.model)
+  if config.outside_jax:
+    spec = data.dataset(config.dataset)
+    model_fn = certify.outside(found, num_classes=spec.num_classes)
+    if config.precision != 'float32':
+      raise ValueError("`precision` is of models in JAX: with --outside-jax it is the model's own.")
+  else:
+    model_fn = _rounded(config, models.as_model_fn(found))
+  x = data.to_float(data.take(images, slice(8)).images)
+  try:
+    logits = certify.evaluate(model_fn, x)
+  except Exception as error:  # Whatever the user's code raises, in one line.
+    raise ValueError(
+      f'{config.model} does not take images of shape {x.shape}: {type(error).__name__}: {error}'
+    ) from error
+  leaves = jax.tree.leaves(model_fn) if isinstance(model_fn, jax.tree_util.Partial) else []
+  return model_fn, {'leaves': [np.asarray(leaf) for leaf in leaves], 'logits': logits}
+
+
+def _import(name):
+  module, _, attribute = name.partition(':')
+  if os.getcwd() not in sys.path:
+    sys.path.insert(0, os.getcwd())
+  try:
+    found = importlib.import_module(module)
+    for part in attribute.split('.'):
+      found = getattr(found, part)
+  except Exception as error:  # An import runs the user's code: anything may come.
+    raise ValueError(f'`model`={name!r}: {type(error).__name__}: {error}') from error
+  return found
+
+
+def _rounded(config, model_fn):
+  from certjax import models
+
+  return models.in_bfloat16(model_fn) if config.precision == 'bfloat16' else model_fn
+
+
+def like_training(config, training):
+  """The config with method, noise and parameters of the training where it names none.
+
+  Raises:
+    ValueError: if no noise is known.
+  """
+  if config.method is None and training['method'] == 'none':
+    if config.sigma is None:
+      what = f'{config.run} was trained without noise' if config.run else f'{config.model} is yours'
+      raise ValueError(f'{what}: say which noise to certify under, `--sigma 0.25`.')
+    return dataclasses.replace(config, method='gaussian', parameters=config.parameters or {})
+  same = config.method in (None, training['method'])
+  parameters = training.get('parameters', {}) if same else {}
+  return dataclasses.replace(
+    config,
+    method=config.method or training['method'],
+    sigma=training['sigma'] if config.sigma is None else config.sigma,
+    parameters=parameters if config.parameters is None else config.parameters,
+  )
+
+
+def shard(config):
+  """(i, n): the part of the images that this process takes.
+
+  `--shard i/n`, else Slurm's task, else JAX's process where it knows several.
+
+  Raises:
+    ValueError: unless 0 <= i < n.
+  """
+  if config.shard is not None:
+    parts = config.shard.split('/')
+    if len(parts) != 2 or not all(part.isdigit() for part in parts):
+      raise ValueError(f'`shard` must be i/n, as 0/4, got {config.shard!r}.')
+    index, count = map(int, parts)
+  elif 'SLURM_PROCID' in os.environ and 'SLURM_NTASKS' in os.environ:
+    index, count = int(os.environ['SLURM_PROCID']), int(os.environ['SLURM_NTASKS'])
+  else:
+    import jax
+
+    index, count = jax.process_index(), jax.process_count()
+  if not 0 <= index < count:
+    raise ValueError(f'`shard` i/n counts from 0: 0 <= i < n, got {index}/{count}.')
+  return index, count
