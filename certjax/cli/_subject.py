@@ -72,7 +72,7 @@ def _published(config, images):
       f'`model`={config.model!r} is an architecture: say where its --weights are (or give '
       f'package.module:name, a model of your own).'
     )
-  spec = data.dataset(config.dataset)
+  spec = data.dataset(config.dataset, config.data_dir)
   module = models.build(
     config.model, num_classes=spec.num_classes, mean=config.mean or spec.mean,
     std=config.std or spec.std,
@@ -94,7 +94,7 @@ def _own(config, images):
 
   found = _import(config.model)
   if config.outside_jax:
-    spec = data.dataset(config.dataset)
+    spec = data.dataset(config.dataset, config.data_dir)
     model_fn = certify.outside(found, num_classes=spec.num_classes)
     if config.precision != 'float32':
       raise ValueError("`precision` is of models in JAX: with --outside-jax it is the model's own.")

@@ -33,6 +33,20 @@ _COHEN_CIFAR10 = Train(
   save_every_epochs=1,
 )
 
+_COHEN_IMAGENET = dataclasses.replace(
+  _COHEN_CIFAR10,
+  out=pathlib.Path('runs/cohen-imagenet'),
+  dataset='imagenet2012',
+  model='resnet50',
+  # Deviation: the reader cuts out the centre; the papers crop at a random place and size.
+  augment='crop_flip',
+)
+
+_YANG = {
+  'optimizer': 'nesterov', 'schedule': 'cosine', 'num_epochs': 120, 'batch_size': 64,
+}  # fmt: skip
+"""What Yang et al. 2020 change of Cohen's recipe, and Levine & Feizi 2021 after them."""
+
 
 def _cifar10(name, objective, parameters, **changes):
   """SmoothAdv's schedule (150 epochs, decayed every 50), sigma 0.25, ResNet-110.
@@ -58,6 +72,21 @@ PRESETS = {
     'batch 400, crop and flip. Needs an accelerator; set --sigma to 0.12, 0.25, 0.5 or 1.',
     _COHEN_CIFAR10,
   ),
+  'cohen-imagenet': (
+    'Cohen et al. 2019 on ImageNet: ResNet-50, 90 epochs, batch 400 over all devices. Set --sigma '
+    'to 0.25, 0.5 or 1; --dataset imagefolder reads a directory of class folders.',
+    _COHEN_IMAGENET,
+  ),
+  'stability-imagenet': (
+    'Stability training on ImageNet (Yang et al. 2020): ResNet-50, 30 epochs.',
+    dataclasses.replace(
+      _COHEN_IMAGENET,
+      out=pathlib.Path('runs/stability-imagenet'),
+      objective='stability',
+      objective_parameters={'weight': 6.0},
+      **{**_YANG, 'num_epochs': 30},
+    ),
+  ),
   'resnet20-cifar10': (
     "Cohen's recipe with ResNet-20, which loses almost nothing and costs a fifth.",
     dataclasses.replace(
@@ -75,15 +104,23 @@ PRESETS = {
     ),
   ),
   'stability-cifar10': (
-    'Stability training (Yang et al. 2020): weight 6, Nesterov, cosine, 120 epochs, batch 64.',
+    'Stability training (Yang et al. 2020): WRN-40-2, weight 6, Nesterov, cosine, 120 epochs, '
+    'batch 64.',
+    _cifar10('stability-cifar10', 'stability', {'weight': 6.0}, model='wrn40-2', **_YANG),
+  ),
+  'uniform-cifar10': (
+    'Yang et al. 2020 for L1: WRN-40-2 under uniform noise; stability training by --objective.',
+    _cifar10('uniform-cifar10', 'noise', {}, model='wrn40-2', method='uniform', **_YANG),
+  ),
+  'splitting-cifar10': (
+    "Levine & Feizi 2021, exact for L1: WRN-40-2 under derandomized splitting noise, Yang's recipe.",
     _cifar10(
-      'stability-cifar10',
-      'stability',
-      {'weight': 6.0},
-      optimizer='nesterov',
-      schedule='cosine',
-      num_epochs=120,
-      batch_size=64,
+      'splitting-cifar10',
+      'noise',
+      {},
+      model='wrn40-2',
+      method='deterministic-splitting',
+      **_YANG,
     ),
   ),
   'macer-cifar10': (

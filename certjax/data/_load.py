@@ -36,9 +36,9 @@ def load(
   """Decodes a split, or some of its images, into memory. The digits are prepared on first use.
 
   Args:
-    name: a key of `DATASETS`.
+    name: a key of `DATASETS`, or 'imagefolder'.
     split: 'train' or 'test'.
-    data_dir: folder of TFDS data sets; default `default_data_dir()`.
+    data_dir: as in `source`.
     indices: int[N], the images to load, in this order; default all. See `subset`.
     progress: called as `progress(done, total)` after every block of images.
 

@@ -48,7 +48,7 @@ class Records:
   def decode(self, encoded: bytes, spec: Dataset) -> np.ndarray:
     """uint8[H, W, C] from the bytes of an image."""
     try:
-      return _decode(encoded, spec)
+      return decode_image(encoded, spec)
     except (OSError, SyntaxError, ValueError) as error:  # What Pillow raises on broken bytes.
       raise self.corrupt(error) from error
 
@@ -59,7 +59,8 @@ class Records:
     )
 
 
-def _decode(encoded, spec):
+def decode_image(encoded: bytes, spec: Dataset) -> np.ndarray:
+  """uint8[H, W, C] from the bytes of a PNG or JPEG; Pillow's exceptions for broken ones."""
   from PIL import Image
 
   mode = 'L' if spec.shape[-1] == 1 else 'RGB'

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from certjax.data._folder import FolderRecords
 from certjax.data._records import Records
 from certjax.data._store import is_prepared, locate, prepare
-from certjax.data._table import Dataset, choose, dataset
+from certjax.data._table import IMAGE_FOLDER, Dataset, choose, dataset
 
 BLOCK = 1_000
 """Examples read from disk in one call."""
@@ -29,7 +30,10 @@ class Source:
 
   def __init__(self, spec: Dataset, split: str, data_dir=None):
     self.spec, self.split = spec, split
-    self._records = Records(locate(spec.name, data_dir), spec.splits[split])
+    if spec.name == IMAGE_FOLDER.name:
+      self._records = FolderRecords(data_dir, split)
+    else:
+      self._records = Records(locate(spec.name, data_dir), spec.splits[split])
     self._rows = None if spec.class_stride == 1 else _rows_of_classes(self._records, spec, split)
 
   def __len__(self) -> int:
@@ -66,9 +70,10 @@ def source(name: str, split: str, data_dir=None) -> Source:
   training split) and keeps them in a small file in the data folder, if that can be written.
 
   Args:
-    name: a key of `DATASETS`. The digits are prepared on first use.
+    name: a key of `DATASETS`, or 'imagefolder'. The digits are prepared on first use.
     split: 'train' or 'test' (for ImageNet, the 50,000 validation images).
-    data_dir: folder of TFDS data sets; default `default_data_dir()`.
+    data_dir: folder of TFDS data sets; default `default_data_dir()`. For 'imagefolder' the directory
+      that holds train/CLASS/*.jpeg and validation/CLASS/*.jpeg, or class folders alone (test).
 
   Returns:
     A `Source`: `len(source)`, and `source[i] -> (uint8[H, W, C], int label)`, which raises
@@ -77,7 +82,7 @@ def source(name: str, split: str, data_dir=None) -> Source:
   Raises:
     ValueError: for an unknown name or split, a data set that is not prepared, a corrupt file.
   """
-  spec = dataset(name)
+  spec = dataset(name, data_dir)
   choose('split', split, spec.splits)
   if spec.prepared_by == 'certjax' and not is_prepared(name, data_dir):
     prepare(name, data_dir)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from certjax.data._digits import write_digits
-from certjax.data._table import DATASETS, dataset
+from certjax.data._table import DATASETS, IMAGE_FOLDER, dataset
 
 _PREPARE_NEEDS = ('tensorflow', 'importlib_resources')  # TFDS imports both, and declares neither.
 _MANUAL = ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar')
@@ -85,6 +85,8 @@ def prepare(name: str, data_dir=None) -> Path:
       written. One line, which says what to do.
   """
   spec, data_dir = dataset(name), _resolve(data_dir)
+  if spec is IMAGE_FOLDER:
+    raise ValueError('imagefolder is read as it lies: nothing to prepare, pass `--data-dir DIR`.')
   if is_prepared(name, data_dir):
     return locate(name, data_dir)
   try:

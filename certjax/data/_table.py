@@ -100,6 +100,10 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
 )
 
 
+IMAGE_FOLDER = DATASETS['imagenet2012']._replace(name='imagefolder', sizes=_sizes(None, None))
+"""A directory of class folders, its photographs resized and cropped as ImageNet's."""
+
+
 def choose(argument: str, value, choices) -> str:
   """`value` if it is one of `choices`, else a ValueError with a did-you-mean."""
   choices = list(choices)
@@ -110,20 +114,28 @@ def choose(argument: str, value, choices) -> str:
   raise ValueError(f'`{argument}`={value!r} is not one of {", ".join(choices)}.{hint}')
 
 
-def dataset(name: str) -> Dataset:
+def dataset(name: str, data_dir=None) -> Dataset:
   """Looks a data set up by name.
 
   Args:
-    name: a key of `DATASETS`.
+    name: a key of `DATASETS`, or 'imagefolder'.
+    data_dir: for 'imagefolder' its directory, which says how many classes there are; without it
+      ImageNet's 1,000.
 
   Returns:
     Its row of the table.
 
   Raises:
-    ValueError: for an unknown name; lists the known ones.
+    ValueError: for an unknown name; lists the known ones. For a directory without class folders.
 
   Example:
     >>> dataset('cifar10').shape
     (32, 32, 3)
   """
-  return DATASETS[choose('name', name, DATASETS)]
+  table = {**DATASETS, IMAGE_FOLDER.name: IMAGE_FOLDER}
+  spec = table[choose('name', name, table)]
+  if spec is IMAGE_FOLDER and data_dir is not None:
+    from certjax.data._folder import class_names  # Here: that module reads this table.
+
+    spec = spec._replace(num_classes=len(class_names(data_dir)))
+  return spec

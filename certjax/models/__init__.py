@@ -1,9 +1,29 @@
-"""Flax models; `registry` maps names to constructors, `bind` turns one into a `model_fn`."""
+"""Flax models; `registry` maps names to constructors, `bind` turns one into a `model_fn`,
+`load_weights` reads published weights into one."""
 
+from certjax.models._adapt import as_model_fn, in_bfloat16
 from certjax.models._bind import bind
 from certjax.models._cnn import DigitsCNN, MnistCNN
+from certjax.models._imagenet_resnet import ImageNetResNet
 from certjax.models._normalize import Normalize
 from certjax.models._registry import REGISTRY, build
 from certjax.models._resnet import ResNet
+from certjax.models._state_dict import read_state_dict
+from certjax.models._weights import load_weights
+from certjax.models._wide_resnet import WideResNet
 
-__all__ = ['REGISTRY', 'DigitsCNN', 'MnistCNN', 'Normalize', 'ResNet', 'bind', 'build']
+__all__ = [
+  'REGISTRY',
+  'DigitsCNN',
+  'ImageNetResNet',
+  'MnistCNN',
+  'Normalize',
+  'ResNet',
+  'WideResNet',
+  'as_model_fn',
+  'bind',
+  'build',
+  'in_bfloat16',
+  'load_weights',
+  'read_state_dict',
+]

@@ -4,13 +4,21 @@ import difflib
 import functools
 
 from certjax.models._cnn import DigitsCNN, MnistCNN
+from certjax.models._imagenet_resnet import ImageNetResNet
 from certjax.models._resnet import ResNet
+from certjax.models._wide_resnet import WideResNet
 
 REGISTRY = {
   'digits-cnn': DigitsCNN,
   'mnist-cnn': MnistCNN,
   'resnet20': functools.partial(ResNet, depth=20),
   'resnet110': functools.partial(ResNet, depth=110, shortcut='B'),
+  'resnet18': functools.partial(ImageNetResNet, depth=18, stem='cifar'),
+  'resnet18-imagenet': functools.partial(ImageNetResNet, depth=18),
+  'resnet50': functools.partial(ImageNetResNet, depth=50),
+  'wrn40-2': functools.partial(WideResNet, depth=40, width=2),
+  'wrn28-10': functools.partial(WideResNet, depth=28, width=10),
+  'wrn34-10': functools.partial(WideResNet, depth=34, width=10),
 }
 
 

@@ -2,6 +2,9 @@
 
 Shortcuts without parameters (option A: stride and zero-padded channels) or, as in the
 network that Cohen et al. trained, a 1x1 convolution with BatchNorm (option B).
+
+Layers bear the names of the published PyTorch code, with `_` for its dots, here and in the
+other residual networks: `load_weights` needs no table.
 """
 
 import functools
@@ -13,7 +16,7 @@ from certjax import parallel
 from certjax.layers import conv_general_dilated
 from certjax.models._normalize import Normalize
 
-_conv = functools.partial(
+conv = functools.partial(
   nn.Conv,
   use_bias=False,
   conv_general_dilated=conv_general_dilated,
@@ -36,20 +39,13 @@ class BasicBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x, train):
-    norm = functools.partial(_batch_norm, train)
-    y = _conv(self.features, (3, 3), strides=self.stride, padding=1)(x)
-    y = nn.relu(norm()(y))
-    y = norm()(_conv(self.features, (3, 3), padding=1)(y))
+    norm = functools.partial(batch_norm, train)
+    y = conv(self.features, (3, 3), strides=self.stride, padding=1, name='conv1')(x)
+    y = nn.relu(norm(name='bn1')(y))
+    y = norm(name='bn2')(conv(self.features, (3, 3), padding=1, name='conv2')(y))
     if x.shape != y.shape:
-      x = self._project(x, norm)
+      x = shorten(self.shortcut, self.features, self.stride, train, x)
     return nn.relu(x + y)
-
-  def _project(self, x, norm):
-    if self.shortcut == 'B':
-      return norm()(_conv(self.features, (1, 1), strides=self.stride)(x))
-    x = x[:, :: self.stride, :: self.stride]
-    extra = self.features - x.shape[-1]
-    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
 
 
 class ResNet(nn.Module):
@@ -73,15 +69,41 @@ class ResNet(nn.Module):
     if (self.depth - 2) % 6:
       raise ValueError(f'`depth` must be 6n + 2 (20, 32, 56, 110, ...), got {self.depth}.')
     x = Normalize(self.mean, self.std)(x)
-    x = nn.relu(_batch_norm(train)(_conv(16, (3, 3), padding=1)(x)))
+    x = conv(16, (3, 3), padding=1, name='conv1')(x)
+    x = nn.relu(batch_norm(train, name='bn1')(x))
     for stage, features in enumerate((16, 32, 64)):
-      for block in range((self.depth - 2) // 6):
-        stride = 2 if stage and block == 0 else 1
-        x = BasicBlock(features, stride, self.shortcut)(x, train)
-    return nn.Dense(self.num_classes)(jnp.mean(x, axis=(1, 2)))
+      for i in range((self.depth - 2) // 6):
+        stride = 2 if stage and i == 0 else 1
+        block = BasicBlock(features, stride, self.shortcut, name=f'layer{stage + 1}_{i}')
+        x = block(x, train)
+    return nn.Dense(self.num_classes, name='fc')(jnp.mean(x, axis=(1, 2)))
 
 
-def _batch_norm(train):
+def shorten(shortcut, features, stride, train, x):
+  """The shortcut where stride or channels change; called inside a compact module.
+
+  Args:
+    shortcut: 'A' (every `stride`-th pixel, channels padded by zeros on both sides) or 'B' (1x1
+      convolution and BatchNorm).
+    features: channels of the output.
+    stride: of the block.
+    train: whether BatchNorm takes the batch's statistics.
+    x: float[B, H, W, C].
+
+  Returns:
+    float[B, H / stride, W / stride, features].
+  """
+  if shortcut == 'B':
+    x = conv(features, (1, 1), strides=stride, name='shortcut_0')(x)
+    return batch_norm(train, name='shortcut_1')(x)
+  x = x[:, ::stride, ::stride]
+  extra = features - x.shape[-1]
+  return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
+
+
+def batch_norm(train, *, name):
   """Statistics over the batch of all devices in training, running ones otherwise."""
   axis = parallel.AXIS if train else None
-  return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=axis)
+  return nn.BatchNorm(
+    use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=axis, name=name
+  )

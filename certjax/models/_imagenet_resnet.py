@@ -1,0 +1,83 @@
+"""ResNets of four stages (He et al. 2016, table 1): ImageNet's 18, 34 and 50, and CIFAR's 18.
+
+Bottleneck blocks stride in their 3x3 convolution, as torchvision's do ("v1.5"), so that its
+weights, and those of Cohen et al. and Salman et al., carry over.
+"""
+
+import functools
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from certjax.models._normalize import Normalize
+from certjax.models._resnet import BasicBlock, batch_norm, conv, shorten
+
+_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+_EXPANSION = 4  # Output channels of a bottleneck over its inner ones.
+
+
+class Bottleneck(nn.Module):
+  """relu(BN(conv1x1(relu(BN(conv3x3(relu(BN(conv1x1(x)))))))) + shortcut(x)).
+
+  Attributes:
+    features: channels inside; 4 times as many leave.
+    stride: of the 3x3 convolution.
+  """
+
+  features: int
+  stride: int = 1
+
+  @nn.compact
+  def __call__(self, x, train):
+    norm = functools.partial(batch_norm, train)
+    out = _EXPANSION * self.features
+    y = nn.relu(norm(name='bn1')(conv(self.features, (1, 1), name='conv1')(x)))
+    y = conv(self.features, (3, 3), strides=self.stride, padding=1, name='conv2')(y)
+    y = nn.relu(norm(name='bn2')(y))
+    y = norm(name='bn3')(conv(out, (1, 1), name='conv3')(y))
+    if x.shape != y.shape:
+      x = shorten('B', out, self.stride, train, x)
+    return nn.relu(x + y)
+
+
+class ImageNetResNet(nn.Module):
+  """ResNet with stages of w, 2w, 4w and 8w channels (times 4 with bottlenecks).
+
+  Attributes:
+    num_classes: K.
+    depth: 18 or 34 (basic blocks), 50 (bottlenecks).
+    stem: 'imagenet' (7x7 convolution of stride 2, 3x3 max pooling of stride 2) or 'cifar' (3x3
+      convolution).
+    width: w.
+    mean, std: normalisation of each channel.
+  """
+
+  num_classes: int
+  depth: int = 50
+  stem: str = 'imagenet'
+  width: int = 64
+  mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+  std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    if self.depth not in _BLOCKS:
+      raise ValueError(f'`depth` must be 18, 34 or 50, got {self.depth}.')
+    if self.stem not in ('imagenet', 'cifar'):
+      raise ValueError(f"`stem` must be 'imagenet' or 'cifar', got {self.stem!r}.")
+    x = self._stem(Normalize(self.mean, self.std)(x), train)
+    make = Bottleneck if self.depth == 50 else functools.partial(BasicBlock, shortcut='B')
+    for stage, count in enumerate(_BLOCKS[self.depth]):
+      for i in range(count):
+        stride = 2 if stage and i == 0 else 1
+        block = make(self.width << stage, stride, name=f'layer{stage + 1}_{i}')
+        x = block(x, train)
+    return nn.Dense(self.num_classes, name='fc')(jnp.mean(x, axis=(1, 2)))
+
+  def _stem(self, x, train):
+    if self.stem == 'cifar':
+      x = conv(self.width, (3, 3), padding=1, name='conv1')(x)
+      return nn.relu(batch_norm(train, name='bn1')(x))
+    x = conv(self.width, (7, 7), strides=2, padding=3, name='conv1')(x)
+    x = nn.relu(batch_norm(train, name='bn1')(x))
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
