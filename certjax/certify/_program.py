@@ -106,7 +106,10 @@ def num_classes(model_fn, perturb, shape, chunk) -> int:
     ValueError: if the model does not return logits [B, K].
   """
   if isinstance(model_fn, Outside):
-    return model_fn.num_classes or model_fn(np.zeros((chunk, *_shape(perturb, shape)))).shape[1]
+    return (
+      model_fn.num_classes
+      or model_fn(np.zeros((chunk, *_shape(perturb, shape)), np.float32)).shape[1]
+    )
   image = jax.ShapeDtypeStruct((chunk, *shape), np.float32)
   logits = _chunk_of_logits.eval_shape(as_pytree(model_fn), as_pytree(perturb), image)
   if len(logits.shape) != 2 or logits.shape[0] != chunk:

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from certjax import records
+from certjax import data, records
 
 SMALL = ('--evenly', 11, '--num-samples', 600, '--chunk', 100)
 
@@ -216,6 +216,25 @@ def test_models_that_are_none(command, own, data_dir, tmp_path, model, said):
   )  # fmt: skip
   assert refused.code == 2 and said in refused.err, refused.err
   assert len(refused.err.splitlines()) == 1 and not (tmp_path / 'out').exists()
+
+
+def test_another_jaxlib_or_another_data_set_is_refused(
+  command, trained, whole, data_dir, tmp_path, monkeypatch
+):
+  out = tmp_path / 'out'
+  out.mkdir()
+  kept = (whole / 'records.jsonl').read_bytes()
+  (out / 'records.jsonl').write_bytes(kept)
+  monkeypatch.setattr('jaxlib.__version__', '0.0.1')
+  refused = command('certify', trained, '--out', out, *SMALL)
+  assert refused.code == 2 and 'program.jaxlib' in refused.err
+  monkeypatch.undo()
+  examples = data.Source.examples
+  inverted = lambda self, index: ((255 - image, y) for image, y in examples(self, index))
+  monkeypatch.setattr(data.Source, 'examples', inverted)
+  refused = command('certify', trained, '--out', out, *SMALL)
+  assert refused.code == 2 and 'images_sha256' in refused.err
+  assert (out / 'records.jsonl').read_bytes() == kept
 
 
 def test_records_hold_no_place_and_no_shard(whole, trained):
