@@ -25,6 +25,7 @@ _HOME = {
   'once': '_engine',
   'run': '_engine',
   'from_counts': '_enumerated',
+  'margin': '_margin',
   'mean_lower_bound': '_mean',
   'mean_lower_bound_from_sums': '_mean',
   'mean_upper_bound': '_mean',

@@ -145,7 +145,6 @@ METHODS = {
   'pow2': _row(
     'pow2', 'L2-power smoothing, (1 + |z|_2^k)^-a', _FAMILIES, _YANG,
     defaults={'k': 2.0, 'a': lambda d: d / 2 + 16.0},
-    assumptions=f'{_FLOAT_NOISE}; quadrature error estimated (four times over), not proved',
   ),
   'expp': _row(
     'expp', 'Lp-exponential smoothing, exp(-|z|_p^p)', _FAMILIES, _YANG, norm='l1',

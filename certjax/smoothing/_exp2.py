@@ -14,6 +14,7 @@ from certjax.smoothing._family import (
   check_scale,
   check_shape,
   flow,
+  gamma_ratio,
   gamma_sigma,
   in_norm,
   one_class,
@@ -21,7 +22,7 @@ from certjax.smoothing._family import (
 from certjax.smoothing._level_set import IsotropicLaw, level_set
 from certjax.smoothing._protocol import Smoothing
 
-_OUTSIDE = 1e-20  # Probability beyond each end of the radial quadrature.
+_SHARES = special.gammainc, special.gammaincc
 _MARGIN = 1e-12  # scipy's betaincinv: 109 ulp (2e-14), halved by the square root.
 
 
@@ -108,27 +109,48 @@ def _atanh(d, tail):
 
 
 def _law(d, k, j):
-  shape = (d - j) / k
-  span = (
-    max(special.gammaincinv(shape, _OUTSIDE), 1e-290),
-    special.gammaincinv(shape, 0.5),
-    special.gammainccinv(shape, _OUTSIDE),
-  )
+  shape, c = (d - j) / k, j / k
+  moments = []  # (factor, shape) of E[k r^(k-1)] and E[j / r]: r^k is a gamma variable.
+  for factor, delta in [(k, 1 - 1 / k), (j, -1 / k)]:
+    if factor > 0:
+      finite = shape + delta > 0
+      factor *= gamma_ratio(shape, delta) if finite else math.inf
+      moments.append((factor, shape + delta if finite else shape))
 
-  def log_ratio(w, t):
+  def quantile(below, above):
+    near = special.gammaincinv(shape, np.minimum(below, 0.5))
+    if shape > 1e5:  # Farther down scipy's series for gammainc stops too early (8e-8 off at 1e6).
+      near = np.maximum(near, shape - 4.2 * math.sqrt(shape))
+    return np.where(below < 0.5, near, special.gammainccinv(shape, np.minimum(above, 0.5)))
+
+  def moment(w):
+    return tuple(sum(m * share(s, w) for m, s in moments) for share in _SHARES)
+
+  def stretch(w, t):
     if j == 0:
-      inside = t < w
-      return np.where(inside, np.log1p(np.where(inside, -t / w, 0.0)) / k, -np.inf)
-    # ln g = -c ln w - w, c = j / k; w = c u turns it into u + ln u, wrightomega's equation.
-    c = j / k
-    target = (c * np.log(w) + w - t) / c - np.log(c)
-    return (np.log(special.wrightomega(target)) + np.log(c) - np.log(w)) / k
+      return -t / w
+    # ln g = -c ln w - w, so c y + w (e^y - 1) = -t for y = ln((s / r)^k). As u = (w / c) e^y has
+    # u + ln u = right (wrightomega's equation), y is a difference; Newton restores its digits.
+    right = (w - t) / c + np.log(w / c)
+    y = right - special.wrightomega(right) - np.log(w / c)
+    for _ in range(2):
+      y -= (c * y + w * np.expm1(y) + t) / (c + w * np.exp(y))
+    return np.expm1(y)
+
+  slope = lambda r: k * r ** (k - 1) + j / r
+  valley = (c / (k - 1)) ** (1 / k) if k > 1 else math.inf  # The slope falls, then rises.
+
+  def slopes(low, high):
+    return slope(np.clip(valley, low, high)), np.maximum(slope(low), slope(high))
 
   return IsotropicLaw(
-    d, k, span,
-    log_density=lambda y: shape * y - np.exp(y),
-    log_ratio=log_ratio,
-    slope=lambda r: k * r ** (k - 1) + j / r,
+    d, k, quantile,
+    mass=lambda w: tuple(share(shape, w) for share in _SHARES),
+    moment=moment,
+    stretch=stretch,
+    # d ln u / d ln w = -v / (c + v), v = w (1 + u) = s^k: it rises with w.
+    trend=lambda w, u: c - (k - 1) * w * (1 + u),
+    slopes=slopes,
   )  # fmt: skip
 
 

@@ -19,8 +19,6 @@ from certjax.smoothing._family import (
 from certjax.smoothing._level_set import IsotropicLaw, level_set
 from certjax.smoothing._protocol import Smoothing
 
-_OUTSIDE = 1e-20  # Probability beyond each end of the radial quadrature.
-
 
 def pow2(
   *,
@@ -83,21 +81,36 @@ def _bound(d, k, a):
 
 def _law(d, k, a):
   top, rest = d / k, a - d / k
-  low, median = special.betaincinv(top, rest, [_OUTSIDE, 0.5])
-  high = special.betaincinv(rest, top, _OUTSIDE)  # 1 minus the upper end.
-  span = (max(low / (1 - low), 1e-290), median / (1 - median), min(1 / high - 1, 1e290))
 
-  def log_ratio(w, t):
-    # s^k - r^k = (1 + r^k) (e^{-t / a} - 1).
-    change = (1 + 1 / w) * np.expm1(-t / a)
-    inside = change > -1
-    return np.where(inside, np.log1p(np.where(inside, change, 0.0)) / k, -np.inf)
+  def shares(top, rest, w):
+    # w / (1 + w) is a beta variable; each share from the argument that does not round to 1.
+    return special.betainc(top, rest, w / (1 + w)), special.betainc(rest, top, 1 / (1 + w))
+
+  def quantile(below, above):
+    near = special.betaincinv(top, rest, np.minimum(below, 0.5))
+    far = special.betaincinv(rest, top, np.minimum(above, 0.5))
+    ratio = lambda part, rest: part / np.maximum(rest, 1e-300)
+    return np.where(below < 0.5, ratio(near, 1 - near), ratio(1 - far, far))
+
+  def moment(w):
+    # a k E[w^(1 - 1/k) / (1 + w)]: again a beta integral.
+    delta = 1 - 1 / k
+    whole = k * gamma_ratio(top, delta) * gamma_ratio(rest, 1 / k)
+    return tuple(whole * share for share in shares(top + delta, rest + 1 / k, w))
+
+  slope = lambda r: a * k * r ** (k - 1) / (1 + r**k)
+  peak = max(k - 1, 0) ** (1 / k)  # The slope rises, then falls.
+
+  def slopes(low, high):
+    return np.minimum(slope(low), slope(high)), slope(np.clip(peak, low, high))
 
   return IsotropicLaw(
-    d, k, span,
-    log_density=lambda y: top * y - a * np.logaddexp(0, y),
-    log_ratio=log_ratio,
-    slope=lambda r: a * k / r / (1 + r**-k),
+    d, k, quantile,
+    mass=lambda w: shares(top, rest, w),
+    moment=moment,
+    stretch=lambda w, t: (1 + 1 / w) * np.expm1(-t / a),
+    trend=lambda w, u: w - (k - 1),  # d ln u / d ln w = -1 / (1 + w).
+    slopes=slopes,
   )  # fmt: skip
 
 

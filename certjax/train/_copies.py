@@ -121,7 +121,7 @@ def ramp(step, warmup_steps):
   """Linear warm-up to 1: (step + 1) / warmup_steps, at most 1; 1 from the start without one."""
   if not warmup_steps:
     return 1.0
-  # Deviation: the papers' code raises it once an epoch; here it grows with every step.
+  # Deviation: the code of SmoothAdv raises it once an epoch; here it grows with every step.
   return jnp.minimum(1.0, (jnp.asarray(step, jnp.float32) + 1) / warmup_steps)
 
 

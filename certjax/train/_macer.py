@@ -32,7 +32,7 @@ def macer(*, sigma, num_noises=16, beta=16.0, gamma=8.0, lam=12.0) -> Objective:
     num_noises: m (the paper's k).
     beta: inverse temperature of the radius.
     gamma: hinge, in units of xi.
-    lam: weight of the hinge: the paper's 12 for sigma 0.25.
+    lam: weight of the hinge; 12 is the default of the paper's code.
 
   Returns:
     An `Objective`. Metrics: 'hinged', the share of images with a hinge, and 'radius', the mean of
@@ -45,7 +45,7 @@ def macer(*, sigma, num_noises=16, beta=16.0, gamma=8.0, lam=12.0) -> Objective:
     >>> objective = macer(sigma=0.25, num_noises=4)
 
   References:
-    Zhai et al. 2020 (arXiv:2001.02378), Algorithm 1.
+    Zhai et al. 2020 (arXiv:2001.02378).
   """
   check_num_noises(num_noises)
   if not (beta > 0 and gamma > 0 and lam >= 0):

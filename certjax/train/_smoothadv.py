@@ -40,7 +40,7 @@ def smooth_adv(
   Args:
     smoothing: a `Smoothing`; the gradient goes through its `sample`.
     eps: radius of the attack, in pixel values. (The paper's code divides its grey levels by 256:
-      its 64, 128, 256, 512 are 0.25, 0.5, 1, 2.)
+      its 64, 127, 255, 512 are 0.25, 0.496, 0.996, 2.)
     num_steps: T; PGD makes steps of 2 eps / T from the image itself.
     num_noises: m.
     attack: 'pgd', 'ddn' (L2 only), or `(threat, num_steps) -> Attack`.
@@ -58,7 +58,7 @@ def smooth_adv(
     >>> objective = smooth_adv(smoothing.gaussian(sigma=0.25), eps=0.25, num_steps=2, num_noises=4)
 
   References:
-    Salman et al. 2019 (arXiv:1906.04584), equation 6 and appendix, pseudo-code 1.
+    Salman et al. 2019 (arXiv:1906.04584).
   """
   check_num_noises(num_noises)
   if not (callable(attack) or attack in _ATTACKS):

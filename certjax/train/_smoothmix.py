@@ -48,13 +48,13 @@ def smooth_mix(
     loss = (1/m) sum_j [CE(p_j, y) + eta [argmax p^ = y] KL((1 - l) p^ + l u || p_j(x_mix))]
 
   with p^ the mean softmax over the m noises of x, u uniform over the classes. The gradient goes
-  through both sides of the divergence, as in the paper's code. The attack sees the model in
-  evaluation mode. Two training passes of B * m rows, each normalised by its own batch: the one
-  over noisy images updates the BatchNorm statistics, the one over mixtures does not.
+  through both sides of the divergence. The attack sees the model in evaluation mode. Two training
+  passes of B * m rows, each normalised by its own batch: the one over noisy images updates the
+  BatchNorm statistics, the one over mixtures does not.
 
   Args:
     smoothing: a `Smoothing`; the gradient goes through its `sample`.
-    step_size: the paper's alpha, an L2 length in pixel values: 2 sigma on CIFAR-10, 1 on MNIST.
+    step_size: the paper's alpha, an L2 length in pixel values: 2 sigma.
     num_steps: T.
     num_noises: m.
     eta: weight of the mixtures.
@@ -72,7 +72,7 @@ def smooth_mix(
     >>> objective = smooth_mix(smoothing.gaussian(sigma=0.25), step_size=0.5)
 
   References:
-    Jeong et al. 2021 (arXiv:2111.09277), Algorithm 1.
+    Jeong et al. 2021 (arXiv:2111.09277).
   """
   check_num_noises(num_noises)
   if not (step_size > 0 and num_steps > 0 and eta >= 0):

@@ -27,7 +27,8 @@ def stability(smoothing, *, weight=6.0, variant='noisy') -> Objective:
 
   Args:
     smoothing: a `Smoothing`; for 'clean' its draws must have the image's shape.
-    weight: of the disagreement; the papers' 6 for 'noisy' and 'both', 2 for 'clean'.
+    weight: of the disagreement: 6 in the code of Yang et al. (and, their loss halved, of Voracek &
+      Hein); 2 in the stability baseline of Jeong & Shin's code.
     variant: 'noisy' (Yang et al.), 'clean' (Li et al.) or 'both' (Voracek & Hein 2023, whose loss is
       twice this one).
 
@@ -43,7 +44,7 @@ def stability(smoothing, *, weight=6.0, variant='noisy') -> Objective:
 
   References:
     Zheng et al. 2016 (arXiv:1604.04326); Li et al. 2019 (arXiv:1809.03113); Yang et al. 2020
-    (arXiv:2002.08118), section 5.
+    (arXiv:2002.08118).
   """
   if variant not in _VARIANTS:
     raise ValueError(f'`variant` must be one of {", ".join(_VARIANTS)}; got {variant!r}.')

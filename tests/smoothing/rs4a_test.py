@@ -414,6 +414,19 @@ def test_chance_of_the_angle_in_forty_digits(d):
 
 
 @pytest.mark.parametrize('name', ISOTROPIC)
+def test_range_in_wide_cells(name):
+  """r |(s / r)^2 - 1| at 50 places of each of 4 cells, one of which holds its turning point."""
+  made, log_density = ISOTROPIC[name]
+  knots = np.geomspace(0.2, 20, 5)
+  for t in (-1.0, -0.1, 0.1):
+    least, greatest = _level_set._range(made, knots, made.stretch(knots, np.array(t)))
+    for part in np.linspace(0, 1, 50):
+      r = (knots[:-1] + part * np.diff(knots)) ** (1 / made.power)
+      truth = r * abs((met_radius(log_density, r, t) / r) ** 2 - 1)
+      assert (least <= truth * (1 + 1e-9)).all() and (truth <= greatest * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize('name', ISOTROPIC)
 def test_chances_of_a_cell_are_below_those_of_its_points(name):
   """At the ends and 3 places inside of each of 96 cells, for all shifts; near them in thin cells."""
   made, log_density = ISOTROPIC[name]
@@ -819,3 +832,10 @@ def test_one_trace_serves_all_parameters(name):
 def test_errors(call, message):
   with pytest.raises(ValueError, match=message):
     call()
+
+
+@pytest.mark.parametrize('factory', [smoothing.exp_inf, smoothing.exp1])
+def test_laws_beyond_the_known_gamma_function_are_refused(factory):
+  with pytest.raises(ValueError, match='`k`=0.5 with 150528 coordinates'):
+    factory(k=0.5, sigma=0.5, shape=(224, 224, 3))
+  assert factory(k=1.0, sigma=0.5, shape=(224, 224, 3)).radius(0.99) > 0
