@@ -7,6 +7,7 @@ import sys
 from typing import Any, NamedTuple
 
 _PRECISIONS = ('float32', 'bfloat16')
+_SRUN = ('SLURM_STEP_NODELIST', 'SLURM_PROCID', 'SLURM_NTASKS')  # The first is set by srun alone.
 
 
 class Subject(NamedTuple):
@@ -164,7 +165,7 @@ def shard(config):
     if len(parts) != 2 or not all(part.isdigit() for part in parts):
       raise ValueError(f'`shard` must be i/n, as 0/4, got {config.shard!r}.')
     index, count = map(int, parts)
-  elif 'SLURM_PROCID' in os.environ and 'SLURM_NTASKS' in os.environ:
+  elif all(name in os.environ for name in _SRUN):
     index, count = int(os.environ['SLURM_PROCID']), int(os.environ['SLURM_NTASKS'])
   else:
     import jax

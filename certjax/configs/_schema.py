@@ -59,6 +59,13 @@ class Train:
   """Stop after this many steps in total (the schedule stays that of the full run)."""
   tensorboard: bool = False
   """Also write TensorBoard events (needs the `tensorboard` extra)."""
+  coordinator: str | None = None
+  """To train over several processes: HOST:PORT of process 0, or auto (a Cloud TPU pod). Default: what
+  Slurm (srun) or Open MPI say, else one process. All see the same --out."""
+  num_processes: int | None = None
+  """How many processes there are (default: from the cluster; 1 trains alone, also under srun)."""
+  process_id: int | None = None
+  """Which of them this is, 0 .. num_processes - 1 (default: from the cluster)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""Orbax checkpoints: written atomically, restored onto any number of devices.
+"""Orbax checkpoints: written atomically, restored onto any number of devices and processes.
+
+Several processes save together (Orbax's barriers keep them in step; process 0 holds the pen, since
+all have the same weights) in a directory that all of them see, and read each for itself.
 
 The state's SHA-256 is stored beside it, since the array files have no checksum of their own: junk
 in the middle of one would come back as weights.
@@ -15,9 +18,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from certjax import records
+from certjax import parallel, records
 
-_DIGEST = 'sha256'
+_DIGEST, _DIGEST_SIZE = 'sha256', 32
 
 
 def save(directory, state, *, keep=2):
@@ -28,16 +31,17 @@ def save(directory, state, *, keep=2):
 
   Args:
     directory: folder of the run's checkpoints.
-    state: a `TrainState`.
+    state: a `TrainState`; every process passes the same.
     keep: how many checkpoints stay.
 
   Raises:
     OSError: if it cannot be written.
   """
   tree, step = jax.tree.map(np.asarray, state._asdict()), int(state.step)
+  digest = _digest(tree) if parallel.is_main() else np.zeros(_DIGEST_SIZE, np.uint8)
   try:
     with _orbax(), _manager(directory, keep) as manager:
-      if not manager.save(step, args=ocp.args.StandardSave({**tree, _DIGEST: _digest(tree)})):
+      if not manager.save(step, args=ocp.args.StandardSave({**tree, _DIGEST: digest})):
         raise OSError(f'{step} is there already')
       manager.wait_until_finished()
   except Exception as error:  # Orbax and tensorstore share no exception class.
@@ -108,7 +112,7 @@ def _read(directory, step, template, where):
     args = ocp.args.StandardRestore()
   else:
     like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template._asdict())
-    args = ocp.args.StandardRestore({**like, _DIGEST: np.empty(32, np.uint8)})
+    args = ocp.args.StandardRestore({**like, _DIGEST: np.empty(_DIGEST_SIZE, np.uint8)})
   try:
     with _orbax(), _manager(directory, None) as manager:
       return jax.tree.map(np.asarray, manager.restore(step, args=args))
@@ -152,7 +156,10 @@ def _signals_wait():
     yield  # Signals go to the main thread only.
     return
   late = []
-  before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+  waiting = [signal.SIGINT, signal.SIGTERM]
+  if jax.distributed.is_initialized():
+    waiting.remove(signal.SIGTERM)  # JAX's handler: Python can neither see nor restore it.
+  before = {number: signal.getsignal(number) for number in waiting}
   before = {number: handler for number, handler in before.items() if callable(handler)}
   for number in before:
     signal.signal(number, lambda number, frame: late.append(number))
@@ -179,4 +186,9 @@ def _ignore_late_reads():
 
 def _manager(directory, keep):
   options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+  if keep is None and jax.process_count() > 1:  # Reading: no barrier, the others may not be here.
+    options.create = False
+    options.multiprocessing_options = ocp.options.MultiprocessingOptions(
+      primary_host=jax.process_index(), active_processes={jax.process_index()}
+    )
   return ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=options)

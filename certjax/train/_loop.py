@@ -6,14 +6,16 @@ from certjax import parallel
 
 
 def fit(
-  step, state, batches, *, key, mesh, log_every=50, save_every=None, on_log=None, on_save=None
-):
+  step, state, batches, *, key, mesh, log_every=50, save_every=None, on_log=None, on_save=None,
+  stopped=None,
+):  # fmt: skip
   """Runs a training step over an iterator of batches.
 
   Args:
     step: per-replica step of `make_step`.
     state: a `TrainState`; its `step` is where the run stands.
-    batches: iterator of {'x', 'y', 'index'} that starts at that step.
+    batches: iterator of {'x', 'y', 'index'} that starts at that step; of several processes, each
+      has its own rows (`parallel.local_rows`).
     key: root key of the run.
     mesh: from `parallel.data_mesh`; the batch must divide evenly over it.
     log_every: `on_log(step, metrics)` is called at multiples of it, with the means since the
@@ -21,6 +23,7 @@ def fit(
     save_every: `on_save(state)` is called at multiples of it, and at the end; `on_log` comes
       just before it, so that a resumed run logs what an uninterrupted one does.
     on_log, on_save: callbacks.
+    stopped: asked as `stopped(step)` after every step; if it says so, the run saves and ends there.
 
   Returns:
     The last `TrainState`.
@@ -41,6 +44,8 @@ def fit(
     if save and on_save:
       on_save(state)
       saved = done
+    if stopped and stopped(done):
+      break
   if window:
     _log(on_log, done, window)
   if on_save and done != saved:

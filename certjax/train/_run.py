@@ -3,6 +3,7 @@
 The same config again continues at the newest checkpoint; another config refuses.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -20,9 +21,12 @@ from certjax.train._loop import fit
 from certjax.train._metrics import open_metrics
 from certjax.train._objectives import objective
 from certjax.train._optimizer import optimizer, schedule
+from certjax.train._rows import own_batches
 from certjax.train._step import init_state, make_step
 
-_PLACES = ('out', 'data_dir', 'max_steps', 'log_every', 'save_every_epochs', 'tensorboard')
+_PROCESS = ('coordinator', 'num_processes', 'process_id')  # Where and in company of whom it runs.
+_PACE = ('max_steps', 'log_every', 'save_every_epochs', 'tensorboard')
+_PLACES = ('out', 'data_dir', *_PACE, *_PROCESS)
 """Fields of the config that do not change what is trained."""
 _CONFIG = 'config.json'
 _NEEDED = ('dataset', 'data_dir', 'model', 'method', 'sigma')  # By who reads a trained run.
@@ -47,52 +51,65 @@ class TrainedRun(NamedTuple):
 def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
   """Trains what `config` says, from scratch or from the newest checkpoint.
 
+  Several processes (`parallel.initialize`) call it with one and the same config; `config.out` is a
+  directory that all of them see. Process 0 writes config and metrics. SIGTERM to any of them makes
+  all save and stop after the same step, and a later run may have another number of processes.
+
   Args:
     config: a `configs.Train`.
     smoothing: the `Smoothing` whose noise is added, or None.
     on_start: called once as `on_start(step, num_steps)`.
-    on_log: called as `on_log(step, metrics)` every `config.log_every` steps.
+    on_log: called as `on_log(step, metrics)` every `config.log_every` steps. (Each process calls
+      its own callbacks.)
     mesh: default all devices.
 
   Returns:
     The last `TrainState`.
 
   Raises:
-    ValueError: for a config that does not fit the data or the directory's earlier run.
+    ValueError: for a config that does not fit the data, the directory's earlier run or the other
+      processes.
     OSError: if the directory cannot be written.
   """
   mesh = parallel.data_mesh() if mesh is None else mesh
-  _check(config, mesh)
-  out, config_json = pathlib.Path(config.out), json.loads(_encode(config))
-  _refuse_another(out, config_json, _defaults(config))
-  images = _images(config)
-  per_epoch = data.steps_per_epoch(data.num_images(images), config.batch_size)
-  num_steps = config.num_epochs * per_epoch
-  stop = num_steps if config.max_steps is None else min(num_steps, config.max_steps)
-  module, tx = _module(config.model, config.dataset), _optimizer(config, per_epoch)
-  method = objective(
-    config.objective, smoothing, sigma=config.sigma,
-    warmup_steps=round(config.objective_warmup_epochs * per_epoch), **config.objective_parameters,
-  )  # fmt: skip
-  key_init, key_steps = jax.random.split(jax.random.key(config.seed))
-  state = init_state(key_init, module, tx, data.dataset(config.dataset).shape)
-  checkpoints = out / 'checkpoints'
-  if latest_step(checkpoints) is not None:
-    state = restore(checkpoints, state)
-  start = int(state.step)
-  batches = data.batches(
-    images, config.batch_size, seed=config.seed, start=start, num_steps=max(stop - start, 0),
-    augment=config.augment, prefetch=2,
-  )  # fmt: skip
-  _write_config(out, config)
-  if on_start:
-    on_start(start, stop)
-  events = out / 'tensorboard' if config.tensorboard else None
-  with open_metrics(out / 'metrics.jsonl', step=start, tensorboard=events) as write:
+  with parallel.together():
+    _check(config, mesh)
+    out, config_json = pathlib.Path(config.out), json.loads(_encode(config))
+    _refuse_another(out, config_json, _defaults(config))
+    if jax.process_count() > 1 and parallel.is_main():  # It prepares the data for all.
+      data.source(config.dataset, 'train', config.data_dir)
+  with parallel.together():
+    images = _images(config)
+    per_epoch = data.steps_per_epoch(data.num_images(images), config.batch_size)
+    num_steps = config.num_epochs * per_epoch
+    stop = num_steps if config.max_steps is None else min(num_steps, config.max_steps)
+    module = _module(config.model, config.dataset, config.data_dir)
+    tx = _optimizer(config, per_epoch)
+    method = objective(
+      config.objective, smoothing, sigma=config.sigma,
+      warmup_steps=round(config.objective_warmup_epochs * per_epoch), **config.objective_parameters,
+    )  # fmt: skip
+    key_init, key_steps = jax.random.split(jax.random.key(config.seed))
+    state = init_state(key_init, module, tx, data.dataset(config.dataset).shape)
+    checkpoints = out / 'checkpoints'
+    if latest_step(checkpoints) is not None:
+      state = restore(checkpoints, state)
+    start = int(state.step)
+    batches = own_batches(
+      images, config.batch_size, mesh=mesh, seed=config.seed, start=start,
+      num_steps=max(stop - start, 0), augment=config.augment, prefetch=2,
+    )  # fmt: skip
+  _check_alike(config_json, start)
+  with contextlib.ExitStack() as files:
+    with parallel.together():
+      write = _open(out, config, start, files) if parallel.is_main() else None
+    if on_start:
+      on_start(start, stop)
     return fit(
       make_step(module, tx, **method), state, batches, key=key_steps, mesh=mesh,
       log_every=config.log_every, save_every=config.save_every_epochs * per_epoch,
       on_log=_log(write, on_log), on_save=lambda state: save(checkpoints, state),
+      stopped=parallel.preempted,
     )  # fmt: skip
 
 
@@ -104,7 +121,7 @@ def load_run(directory) -> TrainedRun:
   """
   directory = pathlib.Path(directory)
   config = read_config(directory)
-  module = _module(config['model'], config['dataset'])
+  module = _module(config['model'], config['dataset'], config['data_dir'])
   shape = data.dataset(config['dataset']).shape
   variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *shape)))
   template = {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}
@@ -175,6 +192,26 @@ def _defaults(config):
   return defaults
 
 
+def _check_alike(config, start):
+  """Raises, on every process, unless all were started alike and found the same checkpoint."""
+  alike = {name: config[name] for name in config if name not in ('data_dir', *_PROCESS)}
+  ours = {**alike, 'checkpoint': start}
+  for process, text in enumerate(parallel.gather(json.dumps(ours))):
+    if different := list(records.differences(ours, json.loads(text))):
+      raise ValueError(
+        f'process {process} does not train the same run: {"; ".join(different)} (there: process '
+        f'{process}). Start all with one command and one --out that all see; for runs of their own '
+        f'use `num_processes`=1.'
+      )
+
+
+def _open(out, config, start, files):
+  """Claims the directory; returns the `write` of its metrics, closed with the stack `files`."""
+  _write_config(out, config)
+  events = out / 'tensorboard' if config.tensorboard else None
+  return files.enter_context(open_metrics(out / 'metrics.jsonl', step=start, tensorboard=events))
+
+
 def _write_config(out, config):
   """Claims a new directory, once nothing speaks against the run; never leaves half a file."""
   if not (out / _CONFIG).exists():
@@ -197,7 +234,8 @@ def _log(write, on_log):
   """Writes metrics and passes them on; a run that diverged ends before its next checkpoint."""
 
   def log(step, metrics):
-    write(step, metrics)
+    if write:
+      write(step, metrics)
     if on_log:
       on_log(step, metrics)
     if not math.isfinite(metrics['loss']):
@@ -209,8 +247,8 @@ def _log(write, on_log):
   return log
 
 
-def _module(name, dataset):
-  spec = data.dataset(dataset)
+def _module(name, dataset, data_dir):
+  spec = data.dataset(dataset, data_dir)
   return build(name, num_classes=spec.num_classes, mean=spec.mean, std=spec.std)
 
 

@@ -46,6 +46,7 @@ def test_shards_on_any_number_of_devices_merge_to_the_records_of_one_process(
 
 def test_slurm_tells_the_shard(command, trained, whole, tmp_path, monkeypatch):
   monkeypatch.setenv('SLURM_NTASKS', '2')
+  monkeypatch.setenv('SLURM_STEP_NODELIST', 'node[1-2]')
   for index in (1, 0):  # Whichever comes last reports.
     monkeypatch.setenv('SLURM_PROCID', str(index))
     done = command('certify', trained, '--out', tmp_path, *SMALL)
