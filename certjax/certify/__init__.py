@@ -1,5 +1,6 @@
 """From votes, margins and bounds to certificates. Names load lazily: `report` reads
-certificates where JAX is not installed."""
+certificates where JAX is not installed. What floating point leaves of a proof: BUILD.md, "What a
+certificate guarantees in floating point"."""
 
 _HOME = {
   'ABSTAIN': '_certificate',
