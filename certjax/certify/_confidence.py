@@ -41,7 +41,7 @@ def clopper_pearson(successes, trials, *, alpha):
   k, n = _check(successes, trials, alpha)
   inside = k > 0
   a, b = np.where(inside, k, 1.0), n - np.where(inside, k, 1.0) + 1
-  p = special.betaincinv(a, b, alpha)
+  p = np.nan_to_num(special.betaincinv(a, b, alpha), nan=0.0)  # NaN below alpha = 1e-140 or so.
   p = _plug_back(p - _margin(p), lambda p: special.betainc(a, b, p) <= alpha)
   return np.where(inside, p, 0.0)
 

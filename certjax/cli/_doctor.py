@@ -1,5 +1,6 @@
 """`certjax doctor`: is this machine fit to prove something, and how fast?"""
 
+import math
 import time
 
 from certjax import configs
@@ -18,7 +19,9 @@ def doctor(arguments):
     print(f'{name:<17} {__import__(name, fromlist=["__version__"]).__version__}')
   print(f'{"devices":<17} {", ".join(str(device) for device in jax.local_devices())}')
   radius = _self_test(config.chunk)
-  print(f'self-test         linear classifier at distance {_DISTANCE}: certified {radius:.4f}')
+  print(
+    f'self-test         linear classifier at distance {_DISTANCE}: certified {math.floor(radius * 1e4) / 1e4:.4f}'
+  )
   rate = _speed(config.chunk)
   print(f'speed             {rate:,.0f} noisy 8x8 images a second through the digits CNN')
 

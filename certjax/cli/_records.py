@@ -16,7 +16,7 @@ _PLACES = (
 )  # May differ: contents are hashed.
 _SEQUENTIAL = ('radii', 'tolerance', 'rule', 'fixed_class')
 _SAMPLING = ('num_samples', 'num_selection', 'alpha', 'runner_up', 'seed', *_SEQUENTIAL)
-_LATER = (*_SEQUENTIAL, 'model', 'mean', 'std', 'outside_jax', 'precision', 'dataset')
+_LATER = (*_SEQUENTIAL, 'slack', 'model', 'mean', 'std', 'outside_jax', 'precision', 'dataset')
 _PROBES = 4  # Images that the sanity checks look at.
 _TITLES = {'certify': 'certifying', 'predict': 'predicting'}
 
@@ -78,9 +78,15 @@ def check(kind, config, shape):
     config.method, config.sigma, config.parameters, shape=shape, norm=getattr(config, 'norm', None)
   )
   arguments, sequential = {'chunk': config.chunk}, _is_sequential(kind, config)
+  if getattr(config, 'slack', None) is not None and not evaluate.is_exact(smoothing):
+    raise ValueError(f'`slack` is of exact methods; {config.method} is sampled.')
+  if getattr(config, 'slack', None) is not None and not 0 <= config.slack < float('inf'):
+    raise ValueError(f'`slack` must be a difference of logits, 0 or more, got {config.slack}.')
   if kind == 'certify' and evaluate.is_exact(smoothing):
     if sequential:
       raise ValueError(f'`radii` and `tolerance` are for sampling; {config.method} is exact.')
+    evaluate.check_arguments(kind, smoothing, chunk=config.chunk)
+    return smoothing, arguments | ({} if config.slack is None else {'slack': config.slack})
   elif sequential:
     evaluate.check_arguments(kind, smoothing, chunk=config.chunk)
     arguments['rule'] = certify.sequential_rule(

@@ -135,6 +135,9 @@ class Certify(Evaluation):
   """Failure probability of each image's certificate."""
   runner_up: bool = False
   """Bound the runner-up's probability too: certifies more where no class has a majority."""
+  slack: float | None = None
+  """Of exact methods: also record the radius that holds for every program whose logits differ by
+  less than half of this from this one's (another batch shape, library or device)."""
   radii: tuple[float, ...] | None = None
   """Only decide whether the radius is at least each of these, in the method's unit, with as few
   samples as that takes: a sequential test."""

@@ -113,7 +113,7 @@ def sequential_records(key, model_fn, smoothing, images, *, rule, **options):
   yield from _records(_sampling(key, model_fn, smoothing, options), images, plan, options)
 
 
-def enumerated_records(key, model_fn, views, images, **options):
+def enumerated_records(key, model_fn, views, images, *, slack=None, **options):
   """Certifies images by evaluating all views of each and yields their records in order.
 
   Args:
@@ -121,10 +121,12 @@ def enumerated_records(key, model_fn, views, images, **options):
     model_fn: `x~[chunk, ...] -> logits[chunk, K]`.
     views: `Views` whose votes are summed.
     images: `data.Images` or `data.Stream`.
+    slack: as in `certify.enumerated`; None trusts this program.
     **options: `chunk`, `mesh`, `slots` and `stop` of `certify.run`.
 
   Yields:
-    (record, seconds): index, label, predict, radius, count and runner_up_count.
+    (record, seconds): index, label, predict, radius, count and runner_up_count; with `slack` also
+    slack_predict and slack_radius, the certificate that holds for other programs too.
   """
   del key
   options = {'chunk': 1000, **options}
@@ -132,17 +134,24 @@ def enumerated_records(key, model_fn, views, images, **options):
   def plan(x, label):
     del label
     certify.check_views(views, x[None])
-    ((counts, _),) = yield [(0, views.num_views)]
+    ((counts, unsure),) = yield [(0, views.num_views)]
     proof = certify.from_counts(views, counts)
     ordered = np.sort(counts)
+    portable = {}
+    if slack is not None:
+      other = certify.from_counts(views, counts, unsure)
+      portable = {'slack_predict': int(other.label), 'slack_radius': float(other.radius)}
     return {
+      **portable,
       'predict': int(proof.label),
       'radius': float(proof.radius),
       'count': int(ordered[-1]),
       'runner_up_count': int(ordered[-2:][0]),
     }
 
-  program = lambda shape: certify.views_program(model_fn, views, shape, options['chunk'])
+  program = lambda shape: certify.views_program(
+    model_fn, views, shape, options['chunk'], slack=slack or 0.0
+  )
   yield from _records(program, images, plan, options)
 
 

@@ -181,3 +181,9 @@ def test_predict_p_value_of_ties_is_one():
 def test_bad_arguments(successes, trials, alpha, said):
   with pytest.raises(ValueError, match=said):
     certify.clopper_pearson(successes, trials, alpha=alpha)
+
+
+def test_levels_that_scipy_does_not_know_end_in_zero_or_a_bound():
+  """betaincinv gives NaN there; it must neither loop nor prove more than the level allows."""
+  bound = certify.clopper_pearson([2, 10, 1000], 10**6, alpha=1e-300)
+  assert (bound >= 0).all() and (bound <= np.array([2, 10, 1000]) / 1e6).all()

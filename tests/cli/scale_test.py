@@ -107,6 +107,8 @@ def test_tolerance(command, trained, tmp_path):
     (('--radii', 0.1, '--tolerance', 0.1), 'give either `radii`'),
     (('--radii', 0.7), 'never prove'),
     (('--radii', 0.1, '--method', 'deterministic-splitting'), 'is exact'),
+    (('--slack', 0.1), '`slack` is of exact methods'),
+    (('--slack', -1, '--method', 'deterministic-splitting'), '`slack` must be a difference'),
     (('--precision', 'float16'), '`precision` must be one of float32, bfloat16'),
     (('--dataset', 'mnist'), '`dataset` goes with --model'),
     (('--model', 'resnet20'), 'evaluate what?'),
@@ -128,6 +130,18 @@ def test_bfloat16_is_another_classifier_and_says_so(command, trained, whole, tmp
   ]
   counts, exact = ([line['count'] for line in run] for run in (lines, others))
   assert counts != exact and np.abs(np.subtract(counts, exact)).max() < 30
+
+
+def test_slack_records_the_portable_radius_too(command, trained, tmp_path):
+  options = ('--method', 'deterministic-splitting', '--evenly', 4, '--chunk', 200)
+  plain = command('certify', trained, '--out', tmp_path / 'a', *options)
+  slack = command('certify', trained, '--out', tmp_path / 'b', *options, '--slack', 0.5)
+  assert plain.code == slack.code == 0
+  (_, alone), (header, both) = records.read(tmp_path / 'a'), records.read(tmp_path / 'b')
+  assert header['config']['slack'] == 0.5
+  for one, other in zip(alone, both, strict=True):
+    assert other['radius'] == one['radius'] >= other['slack_radius']
+  assert any(line['radius'] > line['slack_radius'] for line in both)
 
 
 MODEL = """
