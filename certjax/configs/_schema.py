@@ -17,7 +17,8 @@ class Train:
   """Prepared TFDS directory (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
   model: str = 'digits-cnn'
   """Architecture: digits-cnn, mnist-cnn, resnet20, resnet110, resnet18 (CIFAR), resnet18-imagenet, resnet50,
-  wrn40-2, wrn28-10, wrn34-10."""
+  wrn40-2, wrn28-10, wrn34-10,
+  lipconvnet5-soc to lipconvnet40-cayley (soc, bcop or cayley; lipconvnet5-small-... for small images)."""
   method: str = 'gaussian'
   """Smoothing method whose noise is added in training (a row of the method table), or 'none'."""
   sigma: float = 0.25
@@ -26,7 +27,7 @@ class Train:
   """Further parameters of the method, as `--parameters keep 0.2` (README's table names them)."""
   objective: str = 'noise'
   """Training method: noise, stability, stability-clean, smooth-adv-pgd, smooth-adv-ddn, macer, consistency,
-  smooth-mix."""
+  smooth-mix; lipschitz (clean images, for Lipschitz networks)."""
   objective_parameters: dict[str, float] = dataclasses.field(default_factory=dict)
   """Its hyperparameters, as `--objective-parameters eps 0.25 num_noises 2`."""
   objective_warmup_epochs: float = 0.0
@@ -42,7 +43,7 @@ class Train:
   learning_rate: float = 2e-3
   """Largest learning rate."""
   schedule: str = 'cosine'
-  """Learning-rate schedule: cosine, step, constant."""
+  """Learning-rate schedule: cosine, step, multistep (times 0.1 at 50% and 75%), constant."""
   warmup_epochs: float = 1.0
   """Epochs of linear warm-up."""
   decay_every_epochs: float | None = None

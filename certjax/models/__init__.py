@@ -2,9 +2,10 @@
 `load_weights` reads published weights into one."""
 
 from certjax.models._adapt import as_model_fn, in_bfloat16
-from certjax.models._bind import bind
+from certjax.models._bind import bind, module_of
 from certjax.models._cnn import DigitsCNN, MnistCNN
 from certjax.models._imagenet_resnet import ImageNetResNet
+from certjax.models._lip_convnet import LipConvNet
 from certjax.models._normalize import Normalize
 from certjax.models._registry import REGISTRY, build
 from certjax.models._resnet import ResNet
@@ -16,6 +17,7 @@ __all__ = [
   'REGISTRY',
   'DigitsCNN',
   'ImageNetResNet',
+  'LipConvNet',
   'MnistCNN',
   'Normalize',
   'ResNet',
@@ -25,5 +27,6 @@ __all__ = [
   'build',
   'in_bfloat16',
   'load_weights',
+  'module_of',
   'read_state_dict',
 ]

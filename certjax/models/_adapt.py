@@ -84,4 +84,9 @@ def _from_nnx(model):
 def _from_linen(module):
   """One function object a module: jit caches on its identity."""
   options = {'train': False} if 'train' in inspect.signature(module.__call__).parameters else {}
-  return lambda variables, x: module.apply(variables, x, **options)
+
+  def apply(variables, x):
+    return module.apply(variables, x, **options)
+
+  apply.module = module
+  return apply

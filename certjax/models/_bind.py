@@ -29,6 +29,18 @@ def bind(module, variables):
   return jax.tree_util.Partial(_evaluation(module), variables)
 
 
+def module_of(model_fn):
+  """The module that `bind` made a `model_fn` of, None for any other function.
+
+  Example:
+    >>> from certjax import models
+    >>> module = models.build('digits-cnn', num_classes=10)
+    >>> module_of(bind(module, {})) == module, module_of(abs)
+    (True, None)
+  """
+  return getattr(getattr(model_fn, 'func', None), 'module', None)
+
+
 @functools.cache
 def _evaluation(module):
   """One function object a module: jit caches on its identity."""
@@ -36,4 +48,5 @@ def _evaluation(module):
   def apply(variables, x):
     return module.apply(variables, x, train=False)
 
+  apply.module = module
   return apply

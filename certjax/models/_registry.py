@@ -5,6 +5,7 @@ import functools
 
 from certjax.models._cnn import DigitsCNN, MnistCNN
 from certjax.models._imagenet_resnet import ImageNetResNet
+from certjax.models._lip_convnet import LipConvNet
 from certjax.models._resnet import ResNet
 from certjax.models._wide_resnet import WideResNet
 
@@ -19,6 +20,15 @@ REGISTRY = {
   'wrn40-2': functools.partial(WideResNet, depth=40, width=2),
   'wrn28-10': functools.partial(WideResNet, depth=28, width=10),
   'wrn34-10': functools.partial(WideResNet, depth=34, width=10),
+  **{
+    f'lipconvnet{5 * blocks}-{conv}': functools.partial(LipConvNet, conv=conv, blocks=blocks)
+    for conv in ('soc', 'bcop', 'cayley')
+    for blocks in range(1, 9)
+  },
+  **{  # For digits and MNIST on a CPU.
+    f'lipconvnet5-small-{conv}': functools.partial(LipConvNet, conv=conv, width=8)
+    for conv in ('soc', 'bcop', 'cayley')
+  },
 }
 
 

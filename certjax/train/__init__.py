@@ -3,6 +3,7 @@
 from certjax.train._checkpoint import latest_step, restore, save
 from certjax.train._consistency import consistency
 from certjax.train._copies import Objective, augmented
+from certjax.train._lipschitz import lipschitz
 from certjax.train._loop import fit
 from certjax.train._losses import cross_entropy
 from certjax.train._macer import macer
@@ -30,6 +31,7 @@ __all__ = [
   'fit',
   'init_state',
   'latest_step',
+  'lipschitz',
   'load_run',
   'macer',
   'make_step',

@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from certjax import parallel, records
+from certjax.layers import SPECTRAL
 
 _DIGEST, _DIGEST_SIZE = 'sha256', 32
 
@@ -37,7 +38,7 @@ def save(directory, state, *, keep=2):
   Raises:
     OSError: if it cannot be written.
   """
-  tree, step = jax.tree.map(np.asarray, state._asdict()), int(state.step)
+  tree, step = jax.tree.map(np.asarray, _tree(state)), int(state.step)
   digest = _digest(tree) if parallel.is_main() else np.zeros(_DIGEST_SIZE, np.uint8)
   try:
     with _orbax(), _manager(directory, keep) as manager:
@@ -82,9 +83,14 @@ def restore(directory, template=None, *, step=None):
   if not np.array_equal(tree.pop(_DIGEST, None), _digest(tree)):
     raise ValueError(_unreadable(where, step, 'its checksum does not fit'))
   _check_finite(tree, where)
-  if template is not None and _shapes(tree) != _shapes(template._asdict()):
+  if template is not None and _shapes(tree) != _shapes(_tree(template)):
     raise ValueError(f'{where} is of another architecture: use another --out.')
   return tree if template is None else type(template)(**tree)
+
+
+def _tree(state):
+  """The fields of a state; no `spectral` where it is empty, as in checkpoints of before."""
+  return {name: tree for name, tree in state._asdict().items() if name != SPECTRAL or tree}
 
 
 def _digest(tree):
@@ -111,7 +117,7 @@ def _read(directory, step, template, where):
   if template is None:
     args = ocp.args.StandardRestore()
   else:
-    like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template._asdict())
+    like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _tree(template))
     args = ocp.args.StandardRestore({**like, _DIGEST: np.empty(_DIGEST_SIZE, np.uint8)})
   try:
     with _orbax(), _manager(directory, None) as manager:

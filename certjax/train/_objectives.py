@@ -5,6 +5,7 @@ import inspect
 
 from certjax.train._consistency import consistency
 from certjax.train._copies import augmented
+from certjax.train._lipschitz import lipschitz
 from certjax.train._losses import cross_entropy
 from certjax.train._macer import macer
 from certjax.train._smoothadv import smooth_adv
@@ -20,7 +21,9 @@ OBJECTIVES = {
   'macer': macer,
   'consistency': consistency,
   'smooth-mix': smooth_mix,
+  'lipschitz': lipschitz,
 }
+_CLEAN = ('lipschitz',)  # Trained on images without noise.
 
 
 def objective(name, smoothing, *, sigma, warmup_steps=0, **parameters) -> dict:
@@ -37,7 +40,8 @@ def objective(name, smoothing, *, sigma, warmup_steps=0, **parameters) -> dict:
     {'loss': ..., 'perturb': ...}, or {'loss', 'smoothing'} for plain noise augmentation.
 
   Raises:
-    ValueError: for an unknown method or parameter, or a method that needs noise without any.
+    ValueError: for an unknown method or parameter, a method that needs noise without any, or one
+      of clean images with some.
 
   Example:
     >>> from certjax import smoothing
@@ -49,7 +53,9 @@ def objective(name, smoothing, *, sigma, warmup_steps=0, **parameters) -> dict:
     raise ValueError(f'`objective` must be one of {", ".join(OBJECTIVES)}; got {name!r}.')
   if name == 'noise' and not parameters:
     return {'loss': cross_entropy, 'smoothing': smoothing}
-  if smoothing is None:
+  if name in _CLEAN and smoothing is not None:
+    raise ValueError(f'`objective`={name!r} trains on clean images: choose `method` none.')
+  if smoothing is None and name not in _CLEAN:
     raise ValueError(f'`objective`={name!r} trains under noise: choose a `method` other than none.')
   make = OBJECTIVES[name]
   known = inspect.signature(make).parameters

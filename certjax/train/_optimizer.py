@@ -7,13 +7,13 @@ def schedule(name, *, peak, num_steps, warmup_steps=0, decay_every=None, decay=0
   """A learning-rate schedule.
 
   Args:
-    name: 'constant', 'cosine' (to 0 at `num_steps`) or 'step' (times `decay` every
-      `decay_every` steps).
+    name: 'constant', 'cosine' (to 0 at `num_steps`), 'step' (times `decay` every
+      `decay_every` steps) or 'multistep' (times `decay` at 50% and at 75% of `num_steps`).
     peak: the largest learning rate.
     num_steps: steps of the run.
     warmup_steps: linear warm-up from 0 before it.
     decay_every: steps between decays, for 'step'.
-    decay: factor of a decay, for 'step'.
+    decay: factor of a decay, for 'step' and 'multistep'.
 
   Returns:
     An optax schedule.
@@ -32,6 +32,9 @@ def schedule(name, *, peak, num_steps, warmup_steps=0, decay_every=None, decay=0
     'constant': lambda: optax.constant_schedule(peak),
     'cosine': lambda: optax.cosine_decay_schedule(peak, rest),
     'step': lambda: optax.exponential_decay(peak, decay_every, decay, staircase=True),
+    'multistep': lambda: optax.piecewise_constant_schedule(
+      peak, {max(at * num_steps // 4 - warmup_steps, 1): decay for at in (2, 3)}
+    ),
   }
   if name not in known:
     raise ValueError(f'the schedule must be one of {", ".join(known)}; got {name!r}.')

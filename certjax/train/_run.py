@@ -124,7 +124,7 @@ def load_run(directory) -> TrainedRun:
   module = _module(config['model'], config['dataset'], config['data_dir'])
   shape = data.dataset(config['dataset']).shape
   variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *shape)))
-  template = {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}
+  template = {'batch_stats': {}, **variables}
   step, variables = restore_variables(directory / 'checkpoints', template)
   return TrainedRun(config, bind(module, variables), variables, step)
 
@@ -132,7 +132,7 @@ def load_run(directory) -> TrainedRun:
 def restore_variables(checkpoints, template):
   """(step, weights) of the newest checkpoint, checked against `template`'s shapes."""
   state = restore(checkpoints)
-  variables = {'params': state['params'], 'batch_stats': state['batch_stats']}
+  variables = {name: state[name] for name in template if name in state}
   shapes = [jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (variables, template)]
   if shapes[0] != shapes[1]:
     raise ValueError(

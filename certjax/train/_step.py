@@ -12,6 +12,7 @@ import optax
 from jax import lax
 
 from certjax import parallel
+from certjax.layers import SPECTRAL
 from certjax.models import bind
 
 _PERTURB, _NOISE, _LOSS = 0, 1, 2  # Folded into each example's key: independent draws.
@@ -25,24 +26,33 @@ class TrainState(NamedTuple):
     params: trained variables.
     batch_stats: BatchNorm's running statistics; {} without BatchNorm.
     opt_state: the optimiser's.
+    spectral: what Lipschitz layers estimate of their spectra; {} without any.
   """
 
   step: Any
   params: Any
   batch_stats: Any
   opt_state: Any
+  spectral: Any = {}
 
   @property
   def variables(self):
     """What `models.bind` takes."""
-    return {'params': self.params, 'batch_stats': self.batch_stats}
+    return {'params': self.params, **self.statistics}
+
+  @property
+  def statistics(self):
+    """What a pass in training mode moves beside the gradient: the collections, by name."""
+    spectral = {SPECTRAL: self.spectral} if self.spectral else {}
+    return {'batch_stats': self.batch_stats, **spectral}
 
 
 def init_state(key, module, tx, shape) -> TrainState:
   """A fresh `TrainState` for images of `shape` = (H, W, C)."""
   variables = jax.jit(module.init)(key, jnp.zeros((1, *shape)))
   params, batch_stats = variables['params'], variables.get('batch_stats', {})
-  return TrainState(jnp.int32(0), params, batch_stats, tx.init(params))
+  spectral = variables.get(SPECTRAL, {})
+  return TrainState(jnp.int32(0), params, batch_stats, tx.init(params), spectral)
 
 
 def make_step(module, tx, loss, *, smoothing=None, perturb=None):
@@ -56,7 +66,7 @@ def make_step(module, tx, loss, *, smoothing=None, perturb=None):
     module: a `flax.linen.Module` called as `module(x, train=...)`.
     tx: an optax optimiser.
     loss: `(keys[B], apply, x, y, step) -> (scalar, (metrics, batch_stats))`, a mean over its
-      batch; `apply(x, train) -> (logits, batch_stats)`.
+      batch; `apply(x, train) -> (logits, batch_stats)`, with 'spectral' among the statistics.
     smoothing: its noise is added to each image, after `perturb`.
     perturb: `(keys[B], model_fn, x, y, step) -> x'`; the model is in evaluation mode.
 
@@ -80,7 +90,7 @@ def make_step(module, tx, loss, *, smoothing=None, perturb=None):
       x = jax.vmap(smoothing.sample)(keys_noise, x)
 
     def objective(params):
-      apply = _apply(module, params, state.batch_stats)
+      apply = _apply(module, params, state.statistics)
       return loss(keys_loss, apply, x, y, state.step)
 
     (value, (metrics, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
@@ -89,7 +99,8 @@ def make_step(module, tx, loss, *, smoothing=None, perturb=None):
     with jax.numpy_dtype_promotion('standard'):  # optax raises floats to int32 powers.
       updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, stats, opt_state), metrics
+    state = state._replace(step=state.step + 1, params=params, opt_state=opt_state, **stats)
+    return state, metrics
 
   return step
 
@@ -99,12 +110,12 @@ def as_pixels(x):
   return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
 
 
-def _apply(module, params, batch_stats):
+def _apply(module, params, statistics):
   def apply(x, train):
-    variables = {'params': params, 'batch_stats': batch_stats}
+    variables = {'params': params, **statistics}
     if not train:
-      return module.apply(variables, x, train=False), batch_stats
-    logits, updated = module.apply(variables, x, train=True, mutable=['batch_stats'])
-    return logits, updated.get('batch_stats', batch_stats)
+      return module.apply(variables, x, train=False), statistics
+    logits, updated = module.apply(variables, x, train=True, mutable=list(statistics))
+    return logits, {**statistics, **updated}
 
   return apply
