@@ -29,7 +29,7 @@ def test_step():
 
 
 def test_unknown_names():
-  with pytest.raises(ValueError, match="one of constant, cosine, step; got 'poly'"):
+  with pytest.raises(ValueError, match="one of constant, cosine, step, multistep; got 'poly'"):
     train.schedule('poly', peak=1.0, num_steps=1)
   with pytest.raises(ValueError, match="one of sgd, nesterov, adam; got 'lamb'"):
     train.optimizer('lamb', 0.1)
@@ -54,3 +54,9 @@ def test_sgd_is_that_of_pytorch():
       w -= rate * (g + 0.9 * v if name == 'nesterov' else v)
     made = apply(train.optimizer(name, rate, weight_decay=decay), gradients, jnp.float32(2.0))
     assert made == pytest.approx(w, rel=1e-6)
+
+
+def test_multistep_decays_at_half_and_three_quarters():
+  values = train.schedule('multistep', peak=0.1, num_steps=200, warmup_steps=20)
+  found = [float(values(step)) for step in (10, 20, 99, 101, 149, 151, 199)]
+  np.testing.assert_allclose(found, [0.05, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
