@@ -69,8 +69,8 @@ def score_histogram(
   thresholds = _float32_above(_check_thresholds(thresholds))
   x, index = _votes.check(smoothing, x, index, num_samples, chunk)
   model_fn, perturb = _program.as_pytree(model_fn), _program.draws(smoothing)
-  classes = _check_classes(
-    class_index, len(x), _program.num_classes(model_fn, perturb, x.shape[1:], chunk)
+  classes = _votes.check_classes(
+    'class_index', class_index, len(x), _program.num_classes(model_fn, perturb, x.shape[1:], chunk)
   )
   tally = jax.tree_util.Partial(_tally, _program.as_pytree(_SCORES[score]), thresholds)
   bins = (len(thresholds) + 1,)
@@ -276,14 +276,3 @@ def _float32_above(thresholds):
   nearest = thresholds.astype(np.float32)
   above = np.nextafter(nearest, np.float32(np.inf))
   return np.where(nearest.astype(np.float64) < thresholds, above, nearest)
-
-
-def _check_classes(class_index, num_images, num_classes):
-  classes = np.asarray(class_index)
-  inside = classes.shape == (num_images,) and np.issubdtype(classes.dtype, np.integer)
-  if not inside or classes.min() < 0 or classes.max() >= num_classes:
-    raise ValueError(
-      f'`class_index` must be int[B] in [0, {num_classes}), one class an image (drop abstentions '
-      f'first), got {classes!r} for B={num_images}.'
-    )
-  return classes.astype(np.int32)

@@ -103,7 +103,10 @@ def sequential(
   )  # fmt: skip
   x, index = _votes.check(smoothing, x, index, max_samples, chunk)
   program = smoothing_program(key, model_fn, smoothing, x.shape[1:], chunk)
-  labels = _check_labels(labels, len(x), program.bins[0])
+  if labels is None:
+    labels = [None] * len(x)
+  else:
+    labels = _votes.check_classes('labels', labels, len(x), program.bins[0])
   plans = iter([rule.plan(label, image) for label, image in zip(labels, x, strict=True)])
   options = {'chunk': chunk, 'mesh': mesh, 'slots': slots}
   found = _votes.each(program, x, index, lambda: next(plans), **options)
@@ -241,16 +244,3 @@ def _check_radii(radii):
   ):
     raise ValueError(f'`radii` must be finite, positive and ascending, got {radii.tolist()}.')
   return radii
-
-
-def _check_labels(labels, num_images, num_classes):
-  if labels is None:
-    return [None] * num_images
-  labels = np.asarray(labels)
-  inside = labels.shape == (num_images,) and np.issubdtype(labels.dtype, np.integer)
-  if not inside or labels.min() < 0 or labels.max() >= num_classes:
-    raise ValueError(
-      f'`labels` must be int[B] in [0, {num_classes}), one class an image, got {labels!r} for '
-      f'B={num_images}.'
-    )
-  return labels

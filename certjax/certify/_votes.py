@@ -154,3 +154,19 @@ def check_images(x, shape):
   if not finite.all():
     raise ValueError(f'`x` must be finite: image {int(np.argmin(finite))} holds a NaN or inf.')
   return x
+
+
+def check_classes(name, classes, num_images, num_classes):
+  """int32[B], one class an image.
+
+  Raises:
+    ValueError: naming the argument, unless they are integers in [0, K).
+  """
+  classes = np.asarray(classes)
+  inside = classes.shape == (num_images,) and np.issubdtype(classes.dtype, np.integer)
+  if not inside or classes.min() < 0 or classes.max() >= num_classes:
+    raise ValueError(
+      f'`{name}` must be int[B] in [0, {num_classes}), one class an image (drop abstentions '
+      f'first), got {classes!r} for B={num_images}.'
+    )
+  return classes.astype(np.int32)

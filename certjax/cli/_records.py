@@ -6,14 +6,7 @@ import socket
 from certjax import configs
 from certjax.cli import _parse, _progress, _signals, _subject
 
-_PLACES = (
-  'run',
-  'out',
-  'data_dir',
-  'weights',
-  'shard',
-  'store',
-)  # May differ: contents are hashed.
+_PLACES = ('run', 'out', 'data_dir', 'weights', 'shard', 'store')  # What is there is hashed.
 _SEQUENTIAL = ('radii', 'tolerance', 'rule', 'fixed_class')
 _SAMPLING = ('num_samples', 'num_selection', 'alpha', 'runner_up', 'seed', *_SEQUENTIAL)
 _LATER = (*_SEQUENTIAL, 'slack', 'model', 'mean', 'std', 'outside_jax', 'precision', 'dataset')

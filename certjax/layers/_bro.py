@@ -8,7 +8,7 @@ orthogonal convolution; the rank of V is free (half the channels in BRONet).
 import jax.numpy as jnp
 from flax import linen as nn
 
-from certjax.layers._bjorck import adjoint, multiply
+from certjax.layers._bjorck import adjoint, multiply, one_by_one
 from certjax.layers._layer import FourierConvolution
 
 
@@ -35,7 +35,7 @@ def block_reflector(v, *, jitter=0.0):
   identity = jnp.eye(rank, dtype=v.dtype)
   scale = jnp.trace(gram, axis1=-2, axis2=-1)[..., None, None] / rank
   shifted = gram + jitter * scale * jnp.broadcast_to(identity, gram.shape)
-  projection = multiply(v, jnp.linalg.solve(shifted, adjoint(v)))
+  projection = multiply(v, one_by_one(jnp.linalg.solve, shifted, adjoint(v)))
   return jnp.broadcast_to(jnp.eye(size, dtype=v.dtype), projection.shape) - 2 * projection
 
 

@@ -9,7 +9,7 @@ convolution orthogonal; its kernel is then as large as the image.
 import jax.numpy as jnp
 from flax import linen as nn
 
-from certjax.layers._bjorck import adjoint, multiply
+from certjax.layers._bjorck import adjoint, multiply, one_by_one
 from certjax.layers._layer import FourierConvolution
 from certjax.layers._linear import Linear
 
@@ -43,7 +43,7 @@ def cayley(w):
   u, v = w[..., :columns, :], w[..., columns:, :]
   a = u - adjoint(u) + multiply(adjoint(v), v)
   identity = jnp.broadcast_to(jnp.eye(columns, dtype=w.dtype), a.shape)
-  inverse = jnp.linalg.inv(identity + a)
+  inverse = one_by_one(jnp.linalg.inv, identity + a)
   return jnp.concatenate([multiply(inverse, identity - a), -2 * multiply(v, inverse)], -2)
 
 

@@ -1,0 +1,28 @@
+"""Layers with batched solves train on CPU: XLA's batched LAPACK calls could wait for each other for
+ever. In a process of its own, so that a hang is a failure."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys, jax, jax.numpy as jnp
+from certjax import models
+module = models.LipConvNet(10, conv=sys.argv[1], width=4)
+x = jnp.ones((4, 28, 28, 1))
+variables = jax.jit(module.init)(jax.random.key(0), x)
+
+@jax.jit
+def gradient(params, x):
+  loss = lambda params: module.apply({**variables, 'params': params}, x).sum()
+  return jax.grad(loss)(params)
+
+for _ in range(3):
+  jax.block_until_ready(gradient(variables['params'], x))
+"""
+
+
+@pytest.mark.parametrize('conv', ['cayley', 'bro'])
+def test_a_deep_network_does_not_hang(conv):
+  subprocess.run([sys.executable, '-c', SCRIPT, conv], check=True, timeout=150)
