@@ -1,6 +1,7 @@
 """Named presets of `certjax train`: settings are committed before a run, not after."""
 
 import dataclasses
+import math
 import pathlib
 
 from certjax.configs._schema import Train
@@ -46,6 +47,52 @@ _YANG = {
   'optimizer': 'nesterov', 'schedule': 'cosine', 'num_epochs': 120, 'batch_size': 64,
 }  # fmt: skip
 """What Yang et al. 2020 change of Cohen's recipe, and Levine & Feizi 2021 after them."""
+
+
+_LIPSCHITZ_CIFAR10 = dataclasses.replace(
+  _COHEN_CIFAR10,
+  method='none',
+  sigma=0.0,
+  objective='lipschitz',
+  batch_size=128,
+  num_epochs=200,
+  schedule='multistep',
+  decay_every_epochs=None,
+  weight_decay=5e-4,
+)
+"""Singla & Feizi 2021: plain cross-entropy, SGD 0.1 decayed at half and three quarters."""
+
+_LIPSCHITZ = dataclasses.replace(
+  _LIPSCHITZ_CIFAR10,
+  objective_parameters={'margin': math.sqrt(2), 'temperature': 0.25},
+  augment=None,
+  weight_decay=0.0,
+)
+"""Their schedule, cut short, with the margin of AOL: digits and strokes allow larger radii."""
+
+_LIPSCHITZ_SIZES = {
+  'digits': ('small', _LIPSCHITZ, {'batch_size': 64, 'num_epochs': 60, 'save_every_epochs': 10}),
+  'mnist': ('tiny', _LIPSCHITZ, {'num_epochs': 5}),
+  'cifar10': (None, _LIPSCHITZ_CIFAR10, {}),
+}
+_LIPSCHITZ_TITLES = {
+  'digits': 'LipConvnet-5 of width 8 with {} on digits: two minutes on 2 CPU cores.',
+  'mnist': 'LipConvnet-5 of width 4 with {} on MNIST, 5 epochs: minutes on 2 CPU cores.',
+  'cifar10': 'LipConvnet-5 with {} on CIFAR-10 (Singla & Feizi 2021), 200 epochs: an accelerator.',
+}
+
+
+def _lipschitz(conv, dataset):
+  """(title, config) of LipConvnet-5 with a convolution of `models.CONVOLUTIONS`."""
+  size, base, changes = _LIPSCHITZ_SIZES[dataset]
+  config = dataclasses.replace(
+    base,
+    out=pathlib.Path(f'runs/lipconvnet5-{conv}-{dataset}'),
+    dataset=dataset,
+    model='-'.join(filter(None, ('lipconvnet5', size, conv))),
+    **changes,
+  )
+  return _LIPSCHITZ_TITLES[dataset].format(conv.upper() if conv != 'cayley' else 'Cayley'), config
 
 
 def _cifar10(name, objective, parameters, **changes):
@@ -155,4 +202,9 @@ PRESETS = {
       batch_size=256 // 2,
     ),
   ),
+  **{
+    f'lipconvnet5-{conv}-{dataset}': _lipschitz(conv, dataset)
+    for dataset in _LIPSCHITZ_SIZES
+    for conv in ('soc', 'bcop', 'cayley')
+  },
 }

@@ -25,8 +25,9 @@ REGISTRY = {
     for conv in ('soc', 'bcop', 'cayley')
     for blocks in range(1, 9)
   },
-  **{  # For digits and MNIST on a CPU.
-    f'lipconvnet5-small-{conv}': functools.partial(LipConvNet, conv=conv, width=8)
+  **{  # For digits (small) and MNIST (tiny) on a CPU.
+    f'lipconvnet5-{size}-{conv}': functools.partial(LipConvNet, conv=conv, width=width)
+    for size, width in (('small', 8), ('tiny', 4))
     for conv in ('soc', 'bcop', 'cayley')
   },
 }

@@ -22,7 +22,9 @@ def test_names_exist(name):
     jnp.zeros((2, *spec.shape)),
   )
   assert logits.shape == (2, spec.num_classes)
-  noise = configs.build_smoothing(preset.method, shape=spec.shape, sigma=preset.sigma)
+  noise = None
+  if preset.method != 'none':
+    noise = configs.build_smoothing(preset.method, shape=spec.shape, sigma=preset.sigma)
   made = train.objective(preset.objective, noise, sigma=preset.sigma, **preset.objective_parameters)
   assert callable(made['loss'])
   assert preset.augment is None or preset.augment in data.AUGMENT
@@ -82,3 +84,16 @@ def test_unknown_objective_and_parameter():
     train.objective('consistency', noise, sigma=0.25, weigth=3.0)
   with pytest.raises(ValueError, match='trains under noise'):
     train.objective('macer', None, sigma=0.25)
+
+
+def test_recipe_of_lipconvnets():
+  """Singla & Feizi 2021: cross-entropy, SGD 0.1, batch 128, 200 epochs, decayed at 100 and 150."""
+  _, preset = configs.PRESETS['lipconvnet5-soc-cifar10']
+  assert (preset.model, preset.objective, preset.method) == ('lipconvnet5-soc', 'lipschitz', 'none')
+  assert preset.objective_parameters == {} and preset.augment == 'crop_flip'
+  assert (preset.optimizer, preset.batch_size, preset.weight_decay) == ('sgd', 128, 5e-4)
+  rate = train.schedule(
+    preset.schedule, peak=preset.learning_rate, num_steps=preset.num_epochs * 390, warmup_steps=0
+  )
+  at = {epoch: float(rate(epoch * 390)) for epoch in (0, 99, 100, 149, 150, 199)}
+  assert at == pytest.approx({0: 0.1, 99: 0.1, 100: 0.01, 149: 0.01, 150: 0.001, 199: 0.001})
