@@ -39,8 +39,7 @@ _COHEN_IMAGENET = dataclasses.replace(
   out=pathlib.Path('runs/cohen-imagenet'),
   dataset='imagenet2012',
   model='resnet50',
-  # Deviation: the reader cuts out the centre; the papers crop at a random place and size.
-  augment='crop_flip',
+  augment='random_resized_crop',
 )
 
 _YANG = {
@@ -90,7 +89,7 @@ def _lipschitz(conv, dataset):
     out=pathlib.Path(f'runs/lipconvnet5-{conv}-{dataset}'),
     dataset=dataset,
     model='-'.join(filter(None, ('lipconvnet5', size, conv))),
-    **({} if conv == 'soc' else {'weight_decay': 0.0}),  # Rescaling is no change to the others.
+    **({} if conv == 'soc' else {'weight_decay': 0.0}),  # The others have none.
     **changes,
   )
   return _LIPSCHITZ_TITLES[dataset].format(conv.upper() if conv != 'cayley' else 'Cayley'), config

@@ -18,7 +18,7 @@ class Train:
   model: str = 'digits-cnn'
   """Architecture: digits-cnn, mnist-cnn, resnet20, resnet110, resnet18 (CIFAR), resnet18-imagenet, resnet50,
   wrn40-2, wrn28-10, wrn34-10,
-  lipconvnet5-soc to lipconvnet40-cayley (soc, bcop or cayley; lipconvnet5-small-... for small images)."""
+  lipconvnet5-soc to lipconvnet40-cayley (soc, bcop or cayley; lipconvnet5-small-..., -tiny-... for small images)."""
   method: str = 'gaussian'
   """Smoothing method whose noise is added in training (a row of the method table), or 'none'."""
   sigma: float = 0.25
@@ -37,7 +37,8 @@ class Train:
   num_epochs: int = 60
   """Passes over the training split."""
   augment: str | None = None
-  """Data augmentation: crop_flip (4 pixels of padding, and a mirror image), crop (2), or None."""
+  """Data augmentation: crop_flip (4 pixels of padding, and a mirror image), crop (2); of photographs
+  random_resized_crop (any place and size, and a mirror image); or None."""
   optimizer: str = 'adam'
   """Optimiser: adam, sgd (momentum 0.9), nesterov."""
   learning_rate: float = 2e-3

@@ -3,7 +3,7 @@
 Importing this package loads numpy only; TFDS, Pillow and scikit-learn are imported where used.
 """
 
-from certjax.data._augment import AUGMENT
+from certjax.data._augment import AUGMENT, DECODED
 from certjax.data._batches import batches, num_images, steps_per_epoch
 from certjax.data._check import check_images, check_labels, to_float
 from certjax.data._load import Images, load, subset
@@ -17,6 +17,7 @@ from certjax.data._table import DATASETS, Dataset, dataset
 __all__ = [
   'AUGMENT',
   'DATASETS',
+  'DECODED',
   'Dataset',
   'Images',
   'Source',

@@ -1,4 +1,5 @@
-"""Training augmentation of uint8 batches: random crops and flips.
+"""Training augmentation of uint8 batches: random crops and flips. (Photographs are augmented as
+they are decoded: `_photograph.py`.)
 
 Vectorised over the batch. One random 64-bit word an image decides everything, in mixed radix:
 row offset, column offset, flip. (The bias, of order 81 / 2^64, is out of reach.)
@@ -59,3 +60,6 @@ AUGMENT: Mapping[str, Callable] = MappingProxyType(
   }
 )
 """Name -> function of (uint8[B, H, W, C], uint64[B])."""
+
+DECODED = ('random_resized_crop',)
+"""Names of what is done to a photograph as it is decoded, before it has a fixed size."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from certjax.data._augment import AUGMENT
+from certjax.data._augment import AUGMENT, DECODED
 from certjax.data._load import Images
 from certjax.data._prefetch import prefetch as run_ahead
 from certjax.data._source import Source
@@ -29,6 +29,7 @@ def batches(
   num_steps: int | None = None,
   augment: str | None = None,
   prefetch: int = 0,
+  rows=None,
 ) -> Iterator[dict[str, np.ndarray]]:
   """Batches of training steps start, start + 1, ...
 
@@ -44,11 +45,14 @@ def batches(
     start: first step; resuming at t continues as if never interrupted.
     num_steps: how many batches; default without end.
     augment: a key of `AUGMENT`: 'crop_flip' (CIFAR's recipe: 4 pixels of zero padding, random
-      crop, horizontal flip), 'crop' (2 pixels, for MNIST-like sets); or None.
+      crop, horizontal flip), 'crop' (2 pixels, for MNIST-like sets); for photographs, ImageNet's
+      recipe 'random_resized_crop' (8% to 100% of the area, aspect 3/4 to 4/3, horizontal flip); or
+      None.
     prefetch: batches that a background thread makes ahead; 0 means no thread.
+    rows: int[R], which rows of every batch to make; default all. Nothing else is decoded.
 
   Returns:
-    An iterator of dicts: x uint8[B, H, W, C], y int32[B], index int32[B].
+    An iterator of dicts: x uint8[B, H, W, C], y int32[B], index int32[B] (or R rows of them).
 
   Raises:
     ValueError: for a batch size, seed, start, number of steps or augmentation out of range.
@@ -64,8 +68,9 @@ def batches(
   """
   _check(images, batch_size, seed, start, num_steps, prefetch)
   if augment is not None:
-    choose('augment', augment, AUGMENT)
-  made = _batches(images, batch_size, seed, start, num_steps, augment)
+    _check_augment(images, augment)
+  rows = slice(None) if rows is None else np.asarray(rows)
+  made = _batches(images, batch_size, seed, start, num_steps, augment, rows)
   return run_ahead(made, prefetch) if prefetch else made
 
 
@@ -84,7 +89,7 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
   return num_images // batch_size
 
 
-def _batches(images, batch_size, seed, start, num_steps, augment):
+def _batches(images, batch_size, seed, start, num_steps, augment, rows):
   count = num_images(images)
   per_epoch = steps_per_epoch(count, batch_size)
   all_indices = np.arange(count) if isinstance(images, Source) else images.index
@@ -94,10 +99,10 @@ def _batches(images, batch_size, seed, start, num_steps, augment):
       epoch = step // per_epoch
       order = np.argsort(_words(seed, epoch, _PERMUTATION, count), kind='stable')
       words = _words(seed, epoch, _AUGMENTATION, int(all_indices.max()) + 1) if augment else None
-    rows = order[step % per_epoch * batch_size :][:batch_size]
-    index = all_indices[rows]
-    x, y = _take(images, rows)
-    x = x if augment is None else AUGMENT[augment](x, words[index])
+    chosen = order[step % per_epoch * batch_size :][:batch_size][rows]
+    index = all_indices[chosen]
+    x, y = _take(images, chosen, words[index] if augment in DECODED else None)
+    x = AUGMENT[augment](x, words[index]) if augment in AUGMENT else x
     yield {'x': x, 'y': y.astype(np.int32), 'index': index.astype(np.int32)}
     step += 1
 
@@ -107,11 +112,11 @@ def num_images(images) -> int:
   return len(images) if isinstance(images, Source) else len(images.labels)
 
 
-def _take(images, rows):
-  """uint8[B, H, W, C] and int[B] of some rows."""
+def _take(images, rows, words):
+  """uint8[B, H, W, C] and int[B] of some rows; `words` cut photographs at random."""
   if not isinstance(images, Source):
     return images.images[rows], images.labels[rows]
-  x, y = zip(*images.examples(rows), strict=True)
+  x, y = zip(*images.examples(rows, words), strict=True)
   return np.stack(x), np.array(y)
 
 
@@ -119,6 +124,15 @@ def _words(seed, epoch, stream, count) -> np.ndarray:
   """uint64[count]; word i depends on (seed, epoch, stream, i) alone, not on `count`."""
   key = np.array([seed, epoch], np.uint64)
   return np.random.Philox(key=key, counter=[0, 0, 0, stream]).random_raw(count)
+
+
+def _check_augment(images, augment):
+  choose('augment', augment, (*AUGMENT, *DECODED))
+  if augment in DECODED and not (isinstance(images, Source) and images.spec.is_photographs):
+    raise ValueError(
+      f'`augment`={augment!r} is for photographs that are decoded batch by batch (imagenet2012, '
+      f'imagenet100, imagefolder): for images of one size choose {", ".join(AUGMENT)}.'
+    )
 
 
 def _check(images, batch_size, seed, start, num_steps, prefetch):

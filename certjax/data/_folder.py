@@ -50,10 +50,10 @@ class FolderRecords:
     """File and label of each row; the file is opened by `decode`."""
     return [self._examples[int(row)] for row in rows]
 
-  def decode(self, path: str, spec: Dataset) -> np.ndarray:
-    """uint8[H, W, C], or a ValueError that names the file."""
+  def decode(self, path: str, spec: Dataset, word=None) -> np.ndarray:
+    """uint8[H, W, C], or a ValueError that names the file; see `decode_image`."""
     try:
-      return decode_image(Path(path).read_bytes(), spec)
+      return decode_image(Path(path).read_bytes(), spec, word)
     except Exception as error:  # Of the file system and of Pillow: no common base.
       raise ValueError(f'cannot read {path}: {one_line(error)}. Repair or delete it.') from error
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from certjax.data._photograph import random_resized_crop, resize_and_crop
 from certjax.data._store import one_line
 from certjax.data._table import Dataset
 
@@ -45,10 +46,10 @@ class Records:
     except Exception as error:  # ArrayRecord raises RuntimeError, protobuf its own types.
       raise self.corrupt(error) from error
 
-  def decode(self, encoded: bytes, spec: Dataset) -> np.ndarray:
-    """uint8[H, W, C] from the bytes of an image."""
+  def decode(self, encoded: bytes, spec: Dataset, word=None) -> np.ndarray:
+    """uint8[H, W, C] from the bytes of an image; see `decode_image`."""
     try:
-      return decode_image(encoded, spec)
+      return decode_image(encoded, spec, word)
     except (OSError, SyntaxError, ValueError) as error:  # What Pillow raises on broken bytes.
       raise self.corrupt(error) from error
 
@@ -59,35 +60,26 @@ class Records:
     )
 
 
-def decode_image(encoded: bytes, spec: Dataset) -> np.ndarray:
-  """uint8[H, W, C] from the bytes of a PNG or JPEG; Pillow's exceptions for broken ones."""
+def decode_image(encoded: bytes, spec: Dataset, word=None) -> np.ndarray:
+  """uint8[H, W, C] from the bytes of a PNG or JPEG; Pillow's exceptions for broken ones.
+
+  Args:
+    encoded: the bytes.
+    spec: of the data set.
+    word: uint64 that chooses a window of a photograph, for training; None takes the centre.
+  """
   from PIL import Image
 
   mode = 'L' if spec.shape[-1] == 1 else 'RGB'
   with Image.open(io.BytesIO(encoded)) as image:
     if image.mode != mode:  # A few ImageNet files are CMYK or grey.
       image = image.convert(mode)
-    if spec.tfds_name == 'imagenet2012':
+    if word is not None:
+      image = random_resized_crop(image, spec.shape[:2], word)
+    elif spec.is_photographs:
       image = resize_and_crop(image, _RESIZE, spec.shape[:2])
     pixels = np.asarray(image)
   pixels = pixels[..., None] if mode == 'L' else pixels
   if pixels.shape != spec.shape:
     raise ValueError(f'an image has shape {pixels.shape}, {spec.name} has {spec.shape}')
   return pixels
-
-
-def resize_and_crop(image, resize: int, shape: tuple[int, int]):
-  """Shorter side to `resize` (bilinear, antialiased), then the central (height, width) cut out.
-
-  The sizes are rounded as in torchvision's `Resize` and `CenterCrop` on Pillow images, which the
-  published ImageNet certificates used.
-  """
-  from PIL import Image
-
-  width, height = image.size
-  short = min(width, height)
-  width, height = int(resize * width / short), int(resize * height / short)
-  if image.size != (width, height):
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-  top, left = round((height - shape[0]) / 2), round((width - shape[1]) / 2)
-  return image.crop((left, top, left + shape[1], top + shape[0]))

@@ -44,8 +44,10 @@ class Source:
       raise IndexError(f'{self.spec.name} {self.split} has {len(self)} images, got index {i}')
     return next(self.examples([i]))
 
-  def examples(self, index):
+  def examples(self, index, words=None):
     """Yields the (image, label) of each entry of `index`, in order; faster than one by one.
+
+    With `words`, uint64 for each, photographs are cut at a random place and size for training.
 
     Small PNGs are decoded in this thread: threads only contend for the interpreter lock (measured
     15,000 images/s with one, 9,000 with two). Photographs go to a pool.
@@ -56,7 +58,8 @@ class Source:
       parallel = map
       if not self.spec.fits_in_memory and len(encoded) > 1:
         parallel = stack.enter_context(ThreadPoolExecutor(os.cpu_count())).map
-      images = parallel(lambda data: self._records.decode(data, self.spec), encoded)
+      decode = lambda data, word: self._records.decode(data, self.spec, word)
+      images = parallel(decode, encoded, [None] * len(encoded) if words is None else words)
       for image, label in zip(images, labels, strict=True):
         yield image, label // self.spec.class_stride
 

@@ -42,6 +42,11 @@ class Dataset(NamedTuple):
   augment: str | None = None
   class_stride: int = 1
 
+  @property
+  def is_photographs(self) -> bool:
+    """Whether its files hold photographs of any size, cut to `shape` as they are decoded."""
+    return self.tfds_name == 'imagenet2012'
+
 
 _SPLITS = MappingProxyType({'train': 'train', 'test': 'test'})
 _IMAGENET_SPLITS = MappingProxyType({'train': 'train', 'test': 'validation'})
@@ -53,6 +58,7 @@ _IMAGENET = {
   'mean': (0.485, 0.456, 0.406),
   'std': (0.229, 0.224, 0.225),
   'fits_in_memory': False,
+  'augment': 'random_resized_crop',
 }
 
 

@@ -11,7 +11,6 @@ from certjax.train._metrics import open_metrics
 from certjax.train._objectives import OBJECTIVES, objective
 from certjax.train._optimizer import optimizer, schedule
 from certjax.train._perturb import adversarial
-from certjax.train._rows import own_batches
 from certjax.train._run import TrainedRun, load_run, read_config, run
 from certjax.train._smoothadv import smooth_adv
 from certjax.train._smoothmix import Mixed, smooth_mix
@@ -38,7 +37,6 @@ __all__ = [
   'objective',
   'open_metrics',
   'optimizer',
-  'own_batches',
   'read_config',
   'restore',
   'run',

@@ -21,7 +21,6 @@ from certjax.train._loop import fit
 from certjax.train._metrics import open_metrics
 from certjax.train._objectives import objective
 from certjax.train._optimizer import optimizer, schedule
-from certjax.train._rows import own_batches
 from certjax.train._step import init_state, make_step
 
 _PROCESS = ('coordinator', 'num_processes', 'process_id')  # Where and in company of whom it runs.
@@ -95,9 +94,9 @@ def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
     if latest_step(checkpoints) is not None:
       state = restore(checkpoints, state)
     start = int(state.step)
-    batches = own_batches(
-      images, config.batch_size, mesh=mesh, seed=config.seed, start=start,
-      num_steps=max(stop - start, 0), augment=config.augment, prefetch=2,
+    batches = data.batches(
+      images, config.batch_size, seed=config.seed, start=start, num_steps=max(stop - start, 0),
+      augment=config.augment, prefetch=2, rows=parallel.local_rows(mesh, config.batch_size),
     )  # fmt: skip
   _check_alike(config_json, start)
   with contextlib.ExitStack() as files:

@@ -27,7 +27,7 @@ def test_names_exist(name):
     noise = configs.build_smoothing(preset.method, shape=spec.shape, sigma=preset.sigma)
   made = train.objective(preset.objective, noise, sigma=preset.sigma, **preset.objective_parameters)
   assert callable(made['loss'])
-  assert preset.augment is None or preset.augment in data.AUGMENT
+  assert preset.augment is None or preset.augment in (*data.AUGMENT, *data.DECODED)
   assert preset.batch_size <= (spec.sizes['train'] or preset.batch_size)
   assert preset.batch_size % 8 == 0  # Runs on 1, 2, 4 and 8 devices.
   _run._optimizer(preset, per_epoch=10)  # Refuses unknown optimisers and schedules.
@@ -57,6 +57,8 @@ def test_recipes_on_imagenet_and_of_wide_networks():
   size = 'dataset', 'model', 'batch_size', 'num_epochs'
   assert fields('cohen-imagenet', *recipe) == ('sgd', 0.1, 'step', 30, 1e-4)
   assert fields('cohen-imagenet', *size) == ('imagenet2012', 'resnet50', 400, 90)
+  for name in ('cohen-imagenet', 'stability-imagenet'):
+    assert fields(name, 'augment') == ('random_resized_crop',)
   assert fields('stability-imagenet', *size) == ('imagenet2012', 'resnet50', 64, 30)
   for name in ('stability-cifar10', 'uniform-cifar10', 'splitting-cifar10'):
     assert fields(name, *size) == ('cifar10', 'wrn40-2', 64, 120)

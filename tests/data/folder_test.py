@@ -9,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from certjax import data, models
+from certjax.data import _batches, _photograph
 
 
 def encoded(pixels, kind):
@@ -91,6 +92,66 @@ def test_training_batches(folder):
   for x, y, index in zip(batch['x'], batch['y'], batch['index'], strict=True):
     pixels, label = source[int(index)]
     assert y == label and np.array_equal(x, pixels)
+
+
+def test_windows_lie_inside_and_have_the_recipes_laws():
+  """Area uniform in 8% .. 100%, aspect log-uniform in 3/4 .. 4/3; all places reached."""
+  rng = np.random.default_rng(0)
+  boxes = np.array([_photograph.window(640, 427, rng.random(40).tolist()) for _ in range(4_000)])
+  left, top, right, bottom = boxes.T
+  assert (left >= 0).all() and (top >= 0).all() and (right <= 640).all() and (bottom <= 427).all()
+  area, aspect = (right - left) * (bottom - top) / (640 * 427), (right - left) / (bottom - top)
+  assert 0.079 < area.min() < 0.085
+  assert 0.87 < area.max() < 0.89  # Of a 640 x 427 photograph, aspect 4/3 covers 0.8896 at most.
+  assert 0.74 < aspect.min() < 0.76 and 1.32 < aspect.max() < 1.345
+  small = area < 0.5  # Wholly accepted there: 0.5 / 1.5 fits both sides, so uniform.
+  assert abs(np.mean(area[small]) - 0.29) < 0.01  # Standard error 0.003.
+  assert abs(np.mean(np.log(aspect[small]))) < 0.015  # Standard error 0.004.
+  free = small & (right - left < 640)
+  place = left[free] / (640 - (right - left)[free])
+  assert abs(place.mean() - 0.5) < 0.03 and place.min() == 0 and place.max() == 1
+
+
+@pytest.mark.parametrize(
+  'size, box', [((1000, 10), (493, 0, 506, 10)), ((10, 1000), (0, 493, 10, 506))]
+)
+def test_a_strip_gets_its_centre(size, box):
+  """No draw of that aspect fits a strip whole: torchvision's fallback, aspect 4/3 or 3/4."""
+  assert _photograph.window(*size, [1 - 1e-9] * 40) == box
+
+
+def test_training_crops_at_a_random_place_and_size(folder):
+  """ImageNet's recipe on real photographs: each a window, resized alone, half of them mirrored."""
+  source = data.source('imagefolder', 'train', folder)
+  options = {'seed': 1, 'augment': 'random_resized_crop'}
+  batches = list(data.batches(source, 2, num_steps=40, **options))
+  files = ['Flower/10.jpg', 'Flower/9.jpeg', 'temple/a.png', 'temple/b.JPEG']
+  photographs = [Image.open(folder / 'train' / name).convert('RGB') for name in files]
+  mirrored, seen = 0, set()
+  for step, batch in enumerate(batches):
+    words = _batches._words(1, step // 2, _batches._AUGMENTATION, 4)
+    for x, i in zip(batch['x'], batch['index'], strict=True):
+      *numbers, flip = _photograph._uniform(words[i], 41)
+      whole = photographs[i]
+      cut = whole.crop(_photograph.window(*whole.size, numbers))
+      pixels = np.asarray(cut.resize((224, 224), Image.Resampling.BILINEAR))
+      np.testing.assert_array_equal(x, pixels[:, ::-1] if flip < 0.5 else pixels)
+      mirrored, seen = mirrored + (flip < 0.5), seen | {x.tobytes()}
+  assert len(seen) == 80 and 20 < mirrored < 60  # Outside: 1e-5.
+  resumed = next(data.batches(source, 2, start=7, **options))
+  np.testing.assert_array_equal(resumed['x'], batches[7]['x'])
+  alone = next(data.batches(source, 2, start=7, rows=[1], **options))
+  np.testing.assert_array_equal(alone['x'], batches[7]['x'][1:])
+  four = next(data.batches(source, 4, **options))
+  by_index = {int(i): x for b in batches[:2] for x, i in zip(b['x'], b['index'], strict=True)}
+  for x, i in zip(four['x'], four['index'], strict=True):
+    np.testing.assert_array_equal(x, by_index[int(i)])
+
+
+def test_random_crops_are_of_photographs(folder):
+  images = data.load('imagefolder', 'train', data_dir=folder, indices=range(4))
+  with pytest.raises(ValueError, match='is for photographs that are decoded batch by batch'):
+    data.batches(images, 2, seed=0, augment='random_resized_crop')
 
 
 @pytest.mark.parametrize('content', [b'', b'\xff\xd8no', None], ids=['empty', 'no JPEG', 'cut off'])

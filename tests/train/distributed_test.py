@@ -273,17 +273,16 @@ def test_a_process_decodes_its_own_rows_only(data_dir, monkeypatch, augment):
   images = data.source('digits', 'train', data_dir)
   examples = data.Source.examples
 
-  def counted(source, index):
-    if source is images:
-      decoded.extend(index)
-    return examples(source, index)
+  def counted(source, index, words=None):
+    decoded.extend(index)
+    return examples(source, index, words)
 
   options = {'seed': 5, 'num_steps': 3, 'augment': augment}
   whole = list(data.batches(images, 6, **options))
-  monkeypatch.setattr(parallel, 'local_rows', lambda mesh, batch_size: rows)
+  loaded = data.load('digits', 'train', data_dir=data_dir)
   monkeypatch.setattr(data.Source, 'examples', counted)
-  for source in (images, data.load('digits', 'train', data_dir=data_dir)):
-    own = list(train.own_batches(source, 6, mesh=None, **options))
+  for source in (images, loaded):
+    own = list(data.batches(source, 6, rows=rows, **options))
     for part, batch in zip(own, whole, strict=True):
       for name in ('x', 'y', 'index'):
         np.testing.assert_array_equal(part[name], batch[name][rows])

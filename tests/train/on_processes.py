@@ -47,7 +47,10 @@ def batch_norm_losses():
   state = train.fit(
     train.make_step(module, tx, train.cross_entropy, smoothing=smoothing.gaussian(sigma=0.25)),
     train.init_state(jax.random.key(0), module, tx, (16, 16, 3)),
-    train.own_batches(images, _BATCH, mesh=mesh, seed=0, num_steps=_STEPS, augment='crop_flip'),
+    data.batches(
+      images, _BATCH, seed=0, num_steps=_STEPS, augment='crop_flip',
+      rows=parallel.local_rows(mesh, _BATCH),
+    ),
     key=jax.random.key(1), mesh=mesh, log_every=1,
     on_log=lambda step, metrics: seen.append(float(metrics['loss'])),
   )  # fmt: skip
