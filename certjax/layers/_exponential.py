@@ -1,13 +1,12 @@
-"""The convolution exponential of a skew filter, with gradients that store two images a layer.
+"""The convolution exponential of a skew filter, with gradients that store a few images a layer.
 
 p(L) x = sum_k c_k y_k with the terms of the three-term recurrence (A = L / bound)
 
   y_0 = x,   y_1 = A x,   y_{k+1} = 2 A y_k + y_{k-1},
 
 one convolution a degree, for the Taylor and the Chebyshev polynomial alike. The recurrence runs
-backwards as well as forwards, y_{k-1} = y_{k+1} - 2 A y_k, so the gradient keeps the last two
-terms only and makes the others again: memory does not grow with the degree, and nothing of the
-forward pass is computed twice. The transpose of p(L) is p(-L), truncated or not.
+backwards as well as forwards, y_{k-1} = y_{k+1} - 2 A y_k, so the gradient keeps the last few terms
+(`_KEPT`) and makes the others again: memory does not grow with the degree. The transpose of p(L) is p(-L), truncated or not.
 
 # Deviation: SOC sums the powers of L in Horner's form; the polynomial is the same, but its terms
 # cannot be undone, so that an exact gradient stores all of them or recomputes them.
@@ -23,6 +22,11 @@ from certjax.layers._images import PADDINGS, convolve
 from certjax.layers._series import polynomial, recurrence_coefficients
 
 GRADIENTS = ('exact', 'approx')
+_UNROLL, _UNROLL_BACK = 2, 4
+"""A loop that hands its terms one place on copies them; after two steps each is back in its place."""
+_KEPT = 4
+"""Terms that the forward pass keeps for the gradient: each spares one convolution of those that the
+backward pass makes again. None is made again at the published degree of training, 5."""
 
 
 def skew_filter(kernel):
@@ -110,8 +114,8 @@ def conv_exponential(
   return _exact((padding, tuple(recurrence_coefficients(power, bound).tolist())), twice, x)
 
 
-def _terms(padding, coefficients, twice, x):
-  """sum_k c_k y_k and the last two y_k; `twice` is the filter of 2 A."""
+def _terms(padding, coefficients, twice, x, kept=0):
+  """(sum_k c_k y_k, y_{m - kept - 1}, [y_{m - kept}, ..., y_{m - 1}]); `twice` is the filter of 2 A."""
   weights = jnp.asarray(coefficients, x.dtype)
   before, last = jnp.zeros_like(x), x
   total = weights[0] * x
@@ -119,13 +123,17 @@ def _terms(padding, coefficients, twice, x):
     before, last = x, 0.5 * convolve(x, twice, padding)
     total = total + weights[1] * last
 
-  def step(carry, weight):
+  def step(carry, weight, keep=False):
     before, last, total = carry
     following = convolve(last, twice, padding) + before
-    return (last, following, total + weight * following), None
+    return (last, following, total + weight * following), last if keep else None
 
-  (before, last, total), _ = lax.scan(step, (before, last, total), weights[2:])
-  return total, before, last
+  split = len(coefficients) - kept
+  carry, _ = lax.scan(step, (before, last, total), weights[2:split], unroll=_UNROLL)
+  (_, _, total), terms = lax.scan(
+    functools.partial(step, keep=True), carry, weights[split:], unroll=_UNROLL
+  )
+  return total, carry[0], terms
 
 
 def _filter_gradient(padding, twice, x, cotangent):
@@ -138,24 +146,42 @@ def _exact(options, twice, x):
 
 
 def _exact_fwd(options, twice, x):
-  total, before, last = _terms(*options, twice, x)
-  return total, (twice, before, last)
+  total, below, terms = _terms(*options, twice, x, kept=min(_KEPT, len(options[1]) - 2))
+  return total, (twice, below, terms)
 
 
 def _exact_bwd(options, residuals, g):
-  """Adjoint of the recurrence: l_k = c_k g + (2 A)^T l_{k+1} + l_{k+2}, against y_k backwards."""
-  padding, coefficients = options
-  twice, before, last = residuals
-  weights = jnp.asarray(coefficients, g.dtype)
+  """Adjoint of the recurrence: l_k = c_k g + (2 A)^T l_{k+1} + l_{k+2}, against y_k backwards.
 
-  def step(carry, weight):
-    l1, l2, y, above, gradient = carry  # l_{k+1}, l_{k+2}, y_k, y_{k+1}
+  The last y_k are kept; those below follow from y_{k-1} = y_{k+1} - 2 A y_k.
+  """
+  padding, coefficients = options
+  twice, below, terms = residuals
+  weights, kept = jnp.asarray(coefficients, g.dtype), len(terms)
+  split = len(coefficients) - 1 - kept
+
+  def adjoint(l1, l2, y, weight, gradient):
     gradient = gradient + _filter_gradient(padding, twice, y, l1)
-    l0 = weight * g - convolve(l1, twice, padding) + l2
+    return weight * g - convolve(l1, twice, padding) + l2, l1, gradient
+
+  def step(carry, at):  # l_{k+1}, l_{k+2}, and y_k from what was kept
+    l1, l2, gradient = carry
+    return adjoint(l1, l2, at[1], at[0], gradient), None
+
+  def step_below(carry, weight):
+    l1, l2, y, above, gradient = carry  # l_{k+1}, l_{k+2}, y_k, y_{k+1}
+    l0, l1, gradient = adjoint(l1, l2, y, weight, gradient)
     return (l0, l1, above - convolve(y, twice, padding), y, gradient), None
 
-  start = (weights[-1] * g, jnp.zeros_like(g), before, last, jnp.zeros_like(twice))
-  (l1, l2, x, _, gradient), _ = lax.scan(step, start, weights[1:-1], reverse=True)
+  start = (weights[-1] * g, jnp.zeros_like(g), jnp.zeros_like(twice))
+  (l1, l2, gradient), _ = lax.scan(
+    step, start, (weights[split:-1], terms), reverse=True, unroll=_UNROLL_BACK
+  )
+  above = terms[0] if kept else jnp.zeros_like(g)
+  (l1, l2, x, _, gradient), _ = lax.scan(
+    step_below, (l1, l2, below, above, gradient), weights[1:split], reverse=True,
+    unroll=_UNROLL_BACK,
+  )  # fmt: skip
   half = 0.5 * l1  # y_1 = (2 A) x / 2
   gradient = gradient + _filter_gradient(padding, twice, x, half)
   return gradient, weights[0] * g - convolve(half, twice, padding) + l2

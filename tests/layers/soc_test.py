@@ -207,7 +207,8 @@ def test_memory_does_not_grow_with_the_degree():
 
   ours = lambda x, k, degree: layers.conv_exponential(x, k, degree=degree)
   horner = lambda x, k, degree: _horner(x, k, 'taylor', degree, 'zero')
-  assert temporary(14, ours) <= 1.05 * temporary(4, ours)
+  for degree in (14, 40):  # Beyond the few terms that are kept.
+    assert temporary(degree, ours) <= 1.05 * temporary(7, ours)
   assert temporary(14, horner) > 1.5 * temporary(4, horner)  # What storing all terms costs.
 
 
