@@ -9,7 +9,7 @@ Orthogonal with circular padding; with zero padding a compression of it, 1-Lipsc
 import jax
 import jax.numpy as jnp
 
-from certjax.layers._bjorck import PRECISION, bjorck, multiply
+from certjax.layers._bjorck import PRECISION, bjorck, multiply, one_by_one
 from certjax.layers._layer import Convolution
 
 
@@ -116,7 +116,14 @@ def compose(projectors, last):
 
 
 def _orthogonal_matrices(key, shape, dtype=float):
-  return jax.random.orthogonal(key, shape[-1], shape[:-2]).astype(dtype)
+  """Uniformly distributed orthogonal matrices: those of `jax.random.orthogonal`, one by one."""
+  return one_by_one(_orthogonal, jax.random.normal(key, shape, dtype))
+
+
+def _orthogonal(normal):
+  q, r = jnp.linalg.qr(normal)
+  sign = jnp.where(jnp.diagonal(r, axis1=-2, axis2=-1) < 0, -1, 1).astype(q.dtype)
+  return q * sign[..., None, :]
 
 
 class BCOP(Convolution):

@@ -22,8 +22,8 @@ _SYNONYMS = (
   (r'\blinear\b', 'fc'),
 )
 # A counter that only training reads; a block that TRADES' network builds and never calls; layers
-# that hold the normalisation, which is an argument of our models.
-_IGNORED = re.compile(r'num_batches_tracked$|\bsub_block1\.|^(module\.)?(norm|normaliz\w*)\.')
+# that hold the normalisation, which is an argument of our models; the accuracy that was measured.
+_IGNORED = re.compile(r'num_batches_tracked$|\bsub_block1\.|^(module\.)?(norm|normaliz\w*)\.|^acc$')
 _SHOWN = 3
 
 
@@ -31,7 +31,8 @@ def load_weights(path, model, *, shape=(32, 32, 3)):
   """Variables of a model from a published file of weights.
 
   Reads CIFAR ResNets as Cohen et al., Salman et al. and akamaster publish them, ResNet-18 of CIFAR,
-  torchvision's ResNets and wide ResNets. Wrappers (`module.`, `1.module.`, ...) are stripped.
+  torchvision's ResNets and wide ResNets, and numbered layers of `nn.Sequential` for `FeedForward`.
+  Wrappers (`module.`, `1.module.`, ...) are stripped.
   A file's normalisation is not read: give `mean` and `std` to the model.
 
   Args:
@@ -83,6 +84,13 @@ def _usual_name(name):
 
 def _num_classes(state, path):
   biases = [array for name, array in state.items() if re.search(r'\bfc\.bias$', name)]
+  numbered = {
+    int(found[1]): array
+    for name, array in state.items()
+    if (found := re.search(r'(?:^|\.)(\d+)\.bias$', name))
+  }
+  if not biases and len(numbered) == sum(name.endswith('bias') for name in state) > 0:
+    return len(numbered[max(numbered)])  # Of an `nn.Sequential`: the last.
   if len(biases) != 1:
     raise ValueError(f'{path} has {len(biases)} layers named fc or linear: pass a module instead.')
   return len(biases[0])
@@ -113,7 +121,7 @@ def _torch_shape(leaf):
 def _array(array):
   if array.ndim > 1:
     array = array.transpose(*range(2, array.ndim), 1, 0)
-  return np.ascontiguousarray(array, np.float32)
+  return np.asarray(array, np.float32, order='C')
 
 
 def _check(state, wanted, title):

@@ -23,6 +23,18 @@ for _ in range(3):
 """
 
 
+INIT = """
+import jax, jax.numpy as jnp
+from certjax import models
+module = models.build('resnet9-small-bcop', num_classes=10)
+jax.block_until_ready(jax.jit(module.init)(jax.random.key(0), jnp.ones((1, 32, 32, 3))))
+"""
+
+
+def test_initialisation_of_many_orthogonal_matrices_does_not_hang():
+  subprocess.run([sys.executable, '-c', INIT], check=True, timeout=150)
+
+
 @pytest.mark.parametrize('conv', ['cayley', 'bro'])
 def test_a_deep_network_does_not_hang(conv):
   subprocess.run([sys.executable, '-c', SCRIPT, conv], check=True, timeout=150)
