@@ -19,7 +19,7 @@ LEVELS = {
   'threats': 1, 'smoothing': 1, 'distances': 1, 'layers': 1, 'data': 1, 'records': 1, 'report': 1,
   'study': 1, 'parallel': 1,
   'certify._certificate': 1, 'certify._confidence': 1, 'certify._margin': 1,
-  'certify._aggregation': 1,
+  'certify._aggregation': 1, 'certify._curvature': 1, 'certify._best': 1,
   'certify._boundaries': 1, 'certify._boundary_dp': 1, 'certify._confidence_sequence': 1,
   'certify': 2, 'bounds': 2, 'attacks': 2, 'defenses': 2,
   'models': 3, 'train': 3, 'poisoning': 3.5,

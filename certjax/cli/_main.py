@@ -12,6 +12,7 @@ _COMMANDS = {
   'certify': 'certify test images of a trained run (CERTIFY)',
   'predict': 'classify test images by the smoothed classifier (PREDICT)',
   'report': 'tables and plots from records; compare two runs',
+  'spectrum': 'singular values and norm bounds of the layers of a trained run',
   'data': 'list and prepare data sets',
   'doctor': 'devices, versions, a self-test certificate, a speed line',
 }
@@ -58,7 +59,7 @@ def _guarded(command, arguments):
 
 
 def _run(command, arguments):
-  from certjax.cli import _certify, _data, _doctor, _quickstart, _report, _train
+  from certjax.cli import _certify, _data, _doctor, _quickstart, _report, _spectrum, _train
 
   run = {
     'quickstart': _quickstart.quickstart,
@@ -66,6 +67,7 @@ def _run(command, arguments):
     'certify': _certify.certify,
     'predict': _certify.predict,
     'report': _report.report,
+    'spectrum': _spectrum.spectrum,
     'data': _data.data,
     'doctor': _doctor.doctor,
   }[command]

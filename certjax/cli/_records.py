@@ -9,7 +9,10 @@ from certjax.cli import _parse, _progress, _signals, _subject
 _PLACES = ('run', 'out', 'data_dir', 'weights', 'shard', 'store')  # What is there is hashed.
 _SEQUENTIAL = ('radii', 'tolerance', 'rule', 'fixed_class')
 _SAMPLING = ('num_samples', 'num_selection', 'alpha', 'runner_up', 'seed', *_SEQUENTIAL)
-_LATER = (*_SEQUENTIAL, 'slack', 'model', 'mean', 'std', 'outside_jax', 'precision', 'dataset')
+_BOUNDED = ('eps', 'largest', 'slope')
+_LATER = (*_SEQUENTIAL, *_BOUNDED, 'slack', 'model', 'mean', 'std', 'outside_jax', 'precision', 'dataset',
+  'checkpoint',
+)  # fmt: skip
 _PROBES = 4  # Images that the sanity checks look at.
 _TITLES = {'certify': 'certifying', 'predict': 'predicting'}
 
@@ -38,9 +41,10 @@ def write(kind, config):
   smoothing, arguments = check(kind, config, data.dataset(training['dataset']).shape)
   images = _images(config, training)
   model_fn, variables = subject.load(images)
+  network, constants = _network(smoothing, model_fn, data.dataset(training['dataset']).shape)
   header = evaluate.header(
     kind, _settings(config, training, arguments), smoothing,
-    configs.METHODS[config.method].quantifier, variables, images,
+    configs.METHODS[config.method].quantifier, variables, images, constants,
   )  # fmt: skip
   mine = data.Stream(images.source, images.index[index::count])
   title = _TITLES[kind] + (f' shard {index}/{count}' if count > 1 else '')
@@ -53,13 +57,18 @@ def write(kind, config):
       bar.start(len(done), len(mine.index))
       if len(rest.index):
         _warn(config, training, model_fn, smoothing, rest)
-        made = _make(kind, config, model_fn, smoothing, rest, {**arguments, 'stop': stop})
+        arguments = {**arguments, 'stop': stop}
+        made = (
+          _of_network(network, rest, arguments)
+          if network
+          else _make(kind, config, model_fn, smoothing, rest, arguments)
+        )
         _append(run, made, bar)
   return count == 1
 
 
 def check(kind, config, shape):
-  """The `Smoothing` or `Views`, and the other arguments of the loop over images.
+  """The `Smoothing`, `Views`, `Margin` or `Bounded`, and the other arguments of the loop over images.
 
   Raises:
     ValueError: if they can never give a record.
@@ -67,10 +76,16 @@ def check(kind, config, shape):
   from certjax import certify, evaluate
 
   _parse.check_seed(config.seed)
+  named = {name: getattr(config, name, None) for name in _BOUNDED}
+  parameters = {name: value for name, value in named.items() if value}
   smoothing = configs.smoothing_of(
-    config.method, config.sigma, config.parameters, shape=shape, norm=getattr(config, 'norm', None)
-  )
+    config.method, config.sigma, {**(config.parameters or {}), **parameters}, shape=shape,
+    norm=getattr(config, 'norm', None),
+  )  # fmt: skip
   arguments, sequential = {'chunk': config.chunk}, _is_sequential(kind, config)
+  if evaluate.is_clean(smoothing):
+    _check_clean(kind, config, smoothing)
+    arguments = {}  # Images go one by one.
   if getattr(config, 'slack', None) is not None and not evaluate.is_exact(smoothing):
     raise ValueError(f'`slack` is of exact methods; {config.method} is sampled.')
   if getattr(config, 'slack', None) is not None and not 0 <= config.slack < float('inf'):
@@ -94,6 +109,48 @@ def check(kind, config, shape):
       arguments |= {'num_selection': config.num_selection, 'runner_up': config.runner_up}
   evaluate.check_arguments(kind, smoothing, **arguments)
   return smoothing, arguments
+
+
+def _check_clean(kind, config, smoothing):
+  """Refuses what has no meaning without noise."""
+  from certjax import certify
+
+  if kind == 'predict':
+    raise ValueError(
+      f'`predict` votes under noise, {config.method} has none: `certjax certify` records its labels, '
+      f'or give a noise, `--method gaussian --sigma 0.25`.'
+    )
+  if config.precision != 'float32':
+    raise ValueError(
+      f'`precision` is of sampled methods: {config.method} evaluates in float64, whatever it is.'
+    )
+  if not isinstance(smoothing, certify.Bounded):
+    return
+  if config.outside_jax:
+    raise ValueError(f'{config.method} reads the steps of a model in JAX: leave --outside-jax out.')
+  if config.slack is not None:
+    raise ValueError(f'`slack` is of votes and margins; {config.method} has none.')
+
+
+def _network(smoothing, model_fn, shape):
+  """The network of a proof without noise and what it takes from the weights, else (None, None)."""
+  from certjax import certify, evaluate
+
+  if isinstance(smoothing, certify.Bounded):
+    return evaluate.bounded_network(model_fn, smoothing, shape=shape), None
+  if not isinstance(smoothing, certify.Margin):
+    return None, None
+  network = evaluate.exact_network(model_fn, shape=shape)
+  return network, {'lipschitz': network.lipschitz, 'rounding': network.rounding}
+
+
+def _of_network(network, images, arguments):
+  """The generator of (record, seconds) of a proof without noise."""
+  from certjax import evaluate
+
+  margin = isinstance(network, evaluate.ExactNetwork)
+  make = evaluate.margin_records if margin else evaluate.bounded_records
+  return make(network, images, **arguments)
 
 
 def _is_sequential(kind, config):
@@ -144,6 +201,7 @@ def _settings(config, training, arguments):
   dropped = {
     *_PLACES,
     *(() if sampled else _SAMPLING),
+    *(() if 'chunk' in arguments else ('chunk', 'sigma')),
     *(() if 'num_selection' in arguments or 'rule' in arguments else ('num_selection',)),
     *(name for name in _LATER if name in settings and settings[name] == defaults[name]),
   }

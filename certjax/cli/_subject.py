@@ -39,6 +39,8 @@ def find(config) -> Subject:
     )
   if config.run is not None:
     return _trained(config)
+  if config.checkpoint != 'latest':
+    raise ValueError('`checkpoint` chooses among those of RUN; --model has its --weights.')
   if config.dataset is None or config.out is None:
     raise ValueError('`--model` needs a --dataset to evaluate on, and an --out for the records.')
   training = {
@@ -58,7 +60,7 @@ def _trained(config):
 
   def load(images):
     del images
-    trained = train.load_run(config.run)
+    trained = train.load_run(config.run, config.checkpoint)
     return _rounded(config, trained.model_fn), trained.variables
 
   return Subject(train.read_config(config.run), load)
@@ -134,10 +136,19 @@ def _rounded(config, model_fn):
 def like_training(config, training):
   """The config with method, noise and parameters of the training where it names none.
 
+  Without any noise named, a network that was trained at bounds is certified by them, at the radius of
+  its training, and one that states its Lipschitz constant by that.
+
   Raises:
-    ValueError: if no noise is known.
+    ValueError: if no noise is known, and no constant.
   """
+  if config.method is None and config.sigma is None and (by_bounds := _trained_at_bounds(training)):
+    method, eps = by_bounds
+    parameters = {'eps': eps, **(config.parameters or {})}
+    return dataclasses.replace(config, method=method, parameters=parameters)
   if config.method is None and training['method'] == 'none':
+    if config.sigma is None and _states_constant(training['model']):
+      return dataclasses.replace(config, method='lipschitz', parameters=config.parameters or {})
     if config.sigma is None:
       what = f'{config.run} was trained without noise' if config.run else f'{config.model} is yours'
       raise ValueError(f'{what}: say which noise to certify under, `--sigma 0.25`.')
@@ -150,6 +161,24 @@ def like_training(config, training):
     sigma=training['sigma'] if config.sigma is None else config.sigma,
     parameters=parameters if config.parameters is None else config.parameters,
   )
+
+
+def _trained_at_bounds(training):
+  """(method, eps) that a training at bounds aimed at; None for any other."""
+  from certjax import train
+
+  objective = training.get('objective')
+  if objective not in train.CERTIFIED:
+    return None
+  method = {'crown-ibp': 'crown-ibp', 'wong-kolter': 'crown'}.get(objective, 'ibp')
+  return method, training['objective_parameters'].get('eps', train.DEFAULT_EPS)
+
+
+def _states_constant(name):
+  """Whether an architecture is a network with a proved Lipschitz constant."""
+  from certjax import models
+
+  return name in models.REGISTRY and hasattr(models.build(name, num_classes=2), 'lipschitz')
 
 
 def shard(config):

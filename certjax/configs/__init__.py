@@ -4,7 +4,7 @@ before a method is built."""
 from certjax.configs._methods import METHODS, Method, build_smoothing, smoothing_of
 from certjax.configs._presets import PRESETS
 from certjax.configs._prove import prove
-from certjax.configs._schema import Certify, Doctor, Predict, Quickstart, Report, Train
+from certjax.configs._schema import Certify, Doctor, Predict, Quickstart, Report, Spectrum, Train
 
 __all__ = [
   'METHODS',
@@ -15,6 +15,7 @@ __all__ = [
   'Predict',
   'Quickstart',
   'Report',
+  'Spectrum',
   'Train',
   'build_smoothing',
   'prove',

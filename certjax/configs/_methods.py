@@ -21,8 +21,8 @@ class Method(NamedTuple):
   """One certification method.
 
   Attributes:
-    factory: `(*, shape=None, **parameters) -> Smoothing or Views`; it imports what it needs when
-      called.
+    factory: `(*, shape=None, **parameters) -> Smoothing, Views, Margin or Bounded`; it imports
+      what it needs when called.
     title: one line, for help and README.
     norm, unit: of the radius, by default.
     quantifier: 'probability 1 - alpha per image', or 'exact'.
@@ -46,16 +46,15 @@ class Method(NamedTuple):
 
 
 class _Factory(NamedTuple):
-  """A factory of `certjax.smoothing` by name, imported when called; with defaults, which may be
-  functions of the number of pixel values."""
+  """A factory of `certjax.smoothing`, or another room, by name, imported when called; with defaults,
+  which may be functions of the number of pixel values."""
 
   name: str
   defaults: dict
+  room: str = 'smoothing'
 
   def __call__(self, *, shape=None, **parameters):
-    from certjax import smoothing
-
-    make = getattr(smoothing, self.name)
+    make = self._found()
     known = inspect.signature(make).parameters
     given = {name: value for name, value in parameters.items() if value is not None}
     if unknown := [name for name in given if name not in known]:
@@ -72,20 +71,32 @@ class _Factory(NamedTuple):
 
   def takes(self, parameter) -> bool:
     """Whether the factory has a parameter of this name."""
-    from certjax import smoothing
+    return parameter in inspect.signature(self._found()).parameters
 
-    return parameter in inspect.signature(getattr(smoothing, self.name)).parameters
+  def _found(self):
+    from certjax import certify, smoothing
+
+    return getattr({'certify': certify, 'smoothing': smoothing}[self.room], self.name)
 
 
 def _row(name, title, oracle, reference, *, norm='l2', unit='pixel value', **columns):
   columns = {
     'quantifier': _SAMPLED, 'assumptions': _FLOAT_NOISE, 'audit': 'pgd', 'preset': 'digits',
-    'defaults': {}, **columns,
+    'defaults': {}, 'room': 'smoothing', **columns,
   }  # fmt: skip
-  factory = _Factory(name, columns.pop('defaults'))
+  factory = _Factory(name, columns.pop('defaults'), columns.pop('room'))
   return Method(
     factory=factory, title=title, norm=norm, unit=unit, oracle=f'tests/{oracle}',
     reference=reference, **columns,
+  )  # fmt: skip
+
+
+def _bounds(bound, title, oracle, reference, preset):
+  """A row of bounds on a network."""
+  return _row(
+    'bounded', title, f'bounds/{oracle}', reference, norm='linf', room='certify',
+    defaults={'bound': bound}, quantifier=_EXACT, preset=preset,
+    assumptions='a network of steps that bounds know; an adversary in [0, 1]; real arithmetic',
   )  # fmt: skip
 
 
@@ -155,11 +166,30 @@ METHODS = {
     'smoothing/discrete_test.py::test_radii_of_two_classes_against_all_outcomes', _LEE, norm='l0', unit='pixels',
     defaults={'keep': 0.2}, assumptions='images of 8-bit grey levels; a deterministic model',
   ),
+  'lipschitz': _row(
+    'lipschitz', 'Lipschitz margin', 'evaluate/margin_test.py::test_a_linear_classifier_is_certified_to_its_boundary',
+    'Tsuzuku, Sato & Sugiyama 2018 (arXiv:1802.04034); Singla & Feizi 2021 (arXiv:2105.11417)',
+    room='certify', quantifier=_EXACT, preset='lipconvnet5-soc-digits',
+    assumptions='a network that states its Lipschitz constant; real arithmetic (float32 programs: slack)',
+  ),
+  'ibp': _bounds(
+    'ibp', 'Interval bounds (IBP)', 'crown_test.py::test_interval_of_the_reference',
+    'Gowal et al. 2018 (arXiv:1810.12715)', 'ibp-mnist-0.1',
+  ),
+  'crown-ibp': _bounds(
+    'crown-ibp', 'Linear bounds through intervals (CROWN-IBP)',
+    'crown_test.py::test_crown_margins_of_the_reference',
+    'Zhang et al. 2020 (arXiv:1906.06316)', 'crown-ibp-mnist-0.3',
+  ),
+  'crown': _bounds(
+    'crown', 'Linear bounds (CROWN)', 'crown_test.py::test_bounds_against_the_truth_by_integer_programming',
+    'Zhang et al. 2018 (arXiv:1811.00866)', 'ibp-mnist-0.1',
+  ),
 }  # fmt: skip
 
 
 def build_smoothing(method, *, shape=None, **parameters):
-  """The `Smoothing` or `Views` of a row of the method table.
+  """The `Smoothing`, `Views`, `Margin` or `Bounded` of a row of the method table.
 
   Args:
     method: a key of `METHODS`.
@@ -179,7 +209,7 @@ def build_smoothing(method, *, shape=None, **parameters):
 
 
 def smoothing_of(method, sigma, parameters, *, shape, norm=None):
-  """The `Smoothing` or `Views` that a config asks for.
+  """The `Smoothing`, `Views`, `Margin` or `Bounded` that a config asks for.
 
   Args:
     method: a key of `METHODS`.

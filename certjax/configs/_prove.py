@@ -10,14 +10,16 @@ def prove(
   """Certifies labelled images by a method of the table.
 
   Args:
-    model_fn: `x~[chunk, ...] -> logits[chunk, K]`, any function JAX can trace.
+    model_fn: `x~[chunk, ...] -> logits[chunk, K]`, any function JAX can trace; for 'lipschitz' a
+      network bound to its weights (`models.bind`) that states its constant; for 'ibp', 'crown-ibp'
+      and 'crown' one whose steps `bounds` know.
     x: float[B, H, W, C] in [0, 1], or uint8.
     y: int[B], the true labels.
     method: a key of `configs.METHODS`.
     key: one typed key; default `jax.random.key(0)`.
     num_selection, num_samples, alpha, runner_up, chunk: as in `certify.sampled`; exact
-      methods use the chunk alone.
-    **parameters: of the method, such as `sigma`.
+      methods use the chunk at most.
+    **parameters: of the method, such as `sigma`, or `eps` of bounds.
 
   Returns:
     A `report.Run`: `.certificate` has labels and radii; `report.markdown(report.table([run]))`
@@ -47,10 +49,20 @@ def prove(
   }  # fmt: skip
   evaluate.check_arguments('certify', smoothing, chunk=chunk, **sampling)
   x = data.to_float(x) if x.dtype == np.uint8 else x.astype(np.float32)
-  y = data.check_labels(y, _num_classes(model_fn, smoothing, x, chunk))
+  network = None
+  if isinstance(smoothing, certify.Margin):
+    network = evaluate.exact_network(model_fn, shape=x.shape[1:])
+  elif isinstance(smoothing, certify.Bounded):
+    network = evaluate.bounded_network(model_fn, smoothing, shape=x.shape[1:])
+  num_classes = network.num_classes if network else _num_classes(model_fn, smoothing, x, chunk)
+  y = data.check_labels(y, num_classes)
   if len(y) != len(x):
     raise ValueError(f'`y` must hold one label an image, got {len(y)} for {len(x)} images.')
-  if exact:
+  if isinstance(smoothing, certify.Bounded):
+    proof = evaluate.bounded_certificate(network, x)
+  elif network:
+    proof = evaluate.margin_certificate(network, x)
+  elif exact:
     proof = certify.enumerated(model_fn, smoothing, x, chunk=chunk)
   else:
     key = jax.random.key(0) if key is None else key

@@ -17,8 +17,9 @@ class Train:
   """Prepared TFDS directory (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
   model: str = 'digits-cnn'
   """Architecture: digits-cnn, mnist-cnn, resnet20, resnet110, resnet18 (CIFAR), resnet18-imagenet, resnet50,
-  wrn40-2, wrn28-10, wrn34-10,
-  lipconvnet5-soc to lipconvnet40-cayley (soc, bcop or cayley; lipconvnet5-small-..., -tiny-... for small images)."""
+  wrn40-2, wrn28-10, wrn34-10; with a proved Lipschitz constant lipconvnet5-soc to lipconvnet40-cayley,
+  kwlarge-soc, lipnext-l32w1024; with orthogonal convolutions resnet9-soc, resnet18-bcop; for bounds ibp-small,
+  ibp-medium, ibp-large, kw-mnist, mlp-5x100 (README names more)."""
   method: str = 'gaussian'
   """Smoothing method whose noise is added in training (a row of the method table), or 'none'."""
   sigma: float = 0.25
@@ -27,11 +28,13 @@ class Train:
   """Further parameters of the method, as `--parameters keep 0.2` (README's table names them)."""
   objective: str = 'noise'
   """Training method: noise, stability, stability-clean, smooth-adv-pgd, smooth-adv-ddn, macer, consistency,
-  smooth-mix; lipschitz (clean images, for Lipschitz networks)."""
+  smooth-mix; without noise (--method none): clean, adversarial (linf, PGD), adversarial-l2,
+  lipschitz (for Lipschitz networks), and at bounds of the network: ibp, crown-ibp, wong-kolter, sabr,
+  mtl-ibp; of its curvature (smooth networks): crt."""
   objective_parameters: dict[str, float] = dataclasses.field(default_factory=dict)
   """Its hyperparameters, as `--objective-parameters eps 0.25 num_noises 2`."""
   objective_warmup_epochs: float = 0.0
-  """Epochs over which the budget of its attack grows from 0."""
+  """Epochs over which the budget of its attack, or the radius of its bounds, grows from 0."""
   batch_size: int = 64
   """Images a step, over all devices; a multiple of the number of devices."""
   num_epochs: int = 60
@@ -44,11 +47,12 @@ class Train:
   learning_rate: float = 2e-3
   """Largest learning rate."""
   schedule: str = 'cosine'
-  """Learning-rate schedule: cosine, step, multistep (times 0.1 at 50% and 75%), constant."""
+  """Learning-rate schedule: cosine, step, exponential, multistep (times 0.1 at 50% and 75%), triangular,
+  constant."""
   warmup_epochs: float = 1.0
   """Epochs of linear warm-up."""
   decay_every_epochs: float | None = None
-  """Epochs between decays by 0.1, for the step schedule."""
+  """Epochs between decays by 0.1, for the step and exponential schedules."""
   weight_decay: float = 0.0
   """L2 penalty on every parameter (added to the gradient; decoupled for adam)."""
   seed: int = 0
@@ -56,7 +60,11 @@ class Train:
   log_every: int = 50
   """Steps between metric lines."""
   save_every_epochs: int = 10
-  """Epochs between checkpoints."""
+  """Epochs between checkpoints, and between looks at the held-out images."""
+  validation: int = 0
+  """Images of the training split that are held out to choose a checkpoint by, evenly spaced: numbers
+  floor(i N / validation) of N, whatever the seed. The best is kept in OUT/best (`certify RUN
+  --checkpoint best`)."""
   max_steps: int | None = None
   """Stop after this many steps in total (the schedule stays that of the full run)."""
   tensorboard: bool = False
@@ -76,6 +84,8 @@ class Evaluation:
 
   run: pathlib.Path | None = None
   """Directory written by `certjax train`. Without it, --model and --dataset say what to evaluate."""
+  checkpoint: str = 'latest'
+  """Which checkpoint of RUN: latest, or best (by the images that `train --validation` held out)."""
   model: str | None = None
   """Instead of RUN: a model of your own, as package.module:name (a function of images in [0, 1] to
   logits, a Flax nnx module, or a pair of linen module and variables), or the name of an
@@ -100,7 +110,8 @@ class Evaluation:
   """How records are kept: append (one growing file), or segments (files written once and whole, for
   mounted drives; the default for gs:// and the like)."""
   method: str | None = None
-  """Smoothing method: a row of the method table (default: that of training)."""
+  """Method: a row of the method table (default: that of training; without noise ibp, crown-ibp or crown
+  for a network trained at bounds, lipschitz for one with a proved constant)."""
   sigma: float | None = None
   """Standard deviation of the noise, in pixel values of [0, 1] (default: that of training)."""
   parameters: dict[str, float] | None = None
@@ -123,7 +134,8 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Certify(Evaluation):
-  """Certifies test images: by sampling (CERTIFY of Cohen et al. 2019), sequentially, or exactly.
+  """Certifies test images: by sampling (CERTIFY of Cohen et al. 2019), sequentially, or exactly: by all
+  views, by the margin of a Lipschitz network, or by bounds on a network.
 
   RUN is a directory written by `certjax train`, where the records go by default."""
 
@@ -140,6 +152,14 @@ class Certify(Evaluation):
   slack: float | None = None
   """Of exact methods: also record the radius that holds for every program whose logits differ by
   less than half of this from this one's (another batch shape, library or device)."""
+  eps: float | None = None
+  """Of ibp, crown-ibp and crown: the radius to verify, in pixel values of [0, 1] for every norm (default:
+  that of a training at bounds)."""
+  largest: bool = False
+  """Of these: look for the largest radius of each image up to --eps, by bisection (22 proofs an image)."""
+  slope: str | None = None
+  """Of crown-ibp and crown: slope of the lower line of an unstable ReLU, adaptive (default), same (Wong &
+  Kolter's dual), zero or one. --parameters num_steps 20 optimises it, chunk 256 bounds memory."""
   radii: tuple[float, ...] | None = None
   """Only decide whether the radius is at least each of these, in the method's unit, with as few
   samples as that takes: a sequential test."""
@@ -204,3 +224,17 @@ class Doctor:
 
   chunk: int = 1000
   """Rows of the model's batch on each device for the speed line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spectrum:
+  """Measures every layer of a trained run that has a matrix or a convolution: singular values, the
+  proved constant, upper bounds for zero padding. Writes spectrum.json, spectrum.csv, spectrum.png."""
+
+  run: pathlib.Path
+  """Directory written by `certjax train`."""
+  out: pathlib.Path | None = None
+  """Directory of the three files (default: RUN)."""
+  max_work: float = 2e9
+  """Most multiplications of a layer's singular value decompositions. A dearer layer is measured at
+  every second, third, ... frequency: exact values, but not all of them."""

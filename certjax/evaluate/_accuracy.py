@@ -1,4 +1,6 @@
-"""Accuracy over a data set in one fixed batch shape."""
+"""Accuracy over a data set in one fixed batch shape: of the images, and under an attack."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -29,3 +31,46 @@ def accuracy(model_fn, images, *, batch_size=500) -> float:
 @jax.jit
 def _correct(model_fn, x, y):
   return jnp.argmax(model_fn(x), axis=-1) == y
+
+
+def robust_accuracy(key, model_fn, attack, images, *, batch_size=500) -> float:
+  """Share of images that are classified as their label, and still are where an attack moves them.
+
+  An upper bound of the accuracy on the attack's threat set: a stronger attack may find more. Image
+  i is attacked under fold_in(key, index_i), whatever its batch.
+
+  Args:
+    key: root key of the attack.
+    model_fn: a `jax.tree_util.Partial` (`models.bind`) or any `ModelFn`.
+    attack: an `Attack`; one trace serves all batches.
+    images: `data.Images`.
+    batch_size: images a batch.
+
+  Returns:
+    In [0, 1].
+
+  Example:
+    >>> from certjax import attacks, threats
+    >>> model_fn = lambda x: jnp.stack([x[:, 0, 0, 0], jnp.full(len(x), 0.5)], axis=1)
+    >>> pixels = np.array([[[[130]]], [[[200]]]], np.uint8)
+    >>> images = data.Images(pixels, np.zeros(2, np.int32), np.arange(2))
+    >>> attack = attacks.pgd(threats.linf(0.1), step_size=0.05, num_steps=4)
+    >>> robust_accuracy(jax.random.key(0), model_fn, attack, images, batch_size=2)
+    0.5
+
+  References:
+    Madry et al. 2018 (arXiv:1706.06083).
+  """
+  model_fn = jax.tree_util.Partial(model_fn)
+  correct = 0
+  for batch, mask in data.eval_batches(images, batch_size):
+    x = data.to_float(batch['x'])
+    right = _survives(attack, key, model_fn, x, batch['y'], batch['index'])
+    correct += int(np.sum(np.asarray(right)[mask]))
+  return correct / len(images.labels)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _survives(attack, key, model_fn, x, y, index):
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+  return _correct(model_fn, x, y) & _correct(model_fn, attack(keys, model_fn, x, y), y)

@@ -12,8 +12,13 @@ _MOST_SAMPLES = 2**30
 
 
 def is_exact(smoothing) -> bool:
-  """Whether it is `Views`, all of which are evaluated, rather than a distribution."""
-  return hasattr(smoothing, 'num_views')
+  """Whether nothing is sampled: `Views`, all of which are evaluated, or what `is_clean`."""
+  return hasattr(smoothing, 'num_views') or is_clean(smoothing)
+
+
+def is_clean(smoothing) -> bool:
+  """Whether the proof is about the network at the image itself: `certify.Margin`, `certify.Bounded`."""
+  return isinstance(smoothing, certify.Margin | certify.Bounded)
 
 
 def check_arguments(
@@ -23,8 +28,8 @@ def check_arguments(
 
   Args:
     kind: 'certify' or 'predict'.
-    smoothing: a `Smoothing` or `Views`.
-    num_samples, alpha, chunk, num_selection, runner_up: as in `certified_records`; of `Views`
+    smoothing: a `Smoothing`, `Views`, a `certify.Margin` or `certify.Bounded`.
+    num_samples, alpha, chunk, num_selection, runner_up: as in `certified_records`; of exact methods
       the chunk alone.
 
   Raises:

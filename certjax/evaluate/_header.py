@@ -15,19 +15,21 @@ from certjax import data, records
 _EDGE = 100  # First and last images that are hashed.
 
 
-def header(kind, config, smoothing, quantifier, variables, images) -> dict:
+def header(kind, config, smoothing, quantifier, variables, images, constants=None) -> dict:
   """The header of a run's records.
 
   Device and host counts are left out on purpose: the votes do not depend on them.
 
   Args:
     kind: 'certify' or 'predict'.
-    config: dict, every setting that the records depend on; `chunk` among them, and `alpha`
-      unless the method is exact.
-    smoothing: the `Smoothing` or `Views`, for norm and unit.
+    config: dict, every setting that the records depend on; `chunk` among them where the model runs
+      in batches, and `alpha` unless the method is exact.
+    smoothing: the `Smoothing`, `Views`, `certify.Margin` or `certify.Bounded`, for norm and unit.
     quantifier: 'exact', or with which probability a certificate holds.
     variables: the weights, a tree of arrays.
     images: `data.Images` or `data.Stream`; the first and last 100 are hashed.
+    constants: dict of numbers that the proof took from the weights, such as a Lipschitz constant, or
+      None.
 
   Returns:
     A dict of JSON values.
@@ -42,6 +44,7 @@ def header(kind, config, smoothing, quantifier, variables, images) -> dict:
     'unit': smoothing.unit,
     'quantifier': quantifier,
     'sampler': _sampler(smoothing),
+    **({'constants': constants} if constants else {}),
     'weights_sha256': records.fingerprint(jax.tree.map(np.asarray, variables)),
     'images_sha256': records.fingerprint(
       {'images': ends.images, 'labels': ends.labels, 'index': ends.index}
@@ -53,7 +56,9 @@ def header(kind, config, smoothing, quantifier, variables, images) -> dict:
 
 def _sampler(smoothing):
   """Which code draws the noise: `smoothing._gaussian`'s float32 normals, `_grid`'s integers, ..."""
-  draw = smoothing.sample
+  draw = getattr(smoothing, 'sample', None)
+  if draw is None:  # A margin, or bounds: nothing is drawn.
+    return 'none'
   draw = getattr(draw, 'func', draw)
   return f'{draw.__module__}.{draw.__qualname__}'
 

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from certjax import certify
+from certjax.evaluate._certification import is_clean, is_exact
 
 _USUAL_SAMPLES, _CAP = 100_000, 0.75
 
@@ -15,7 +16,7 @@ def sanity_warnings(
 
   Args:
     model_fn: `x[B, ...] -> logits[B, K]`.
-    smoothing: a `Smoothing` or `Views`.
+    smoothing: a `Smoothing`, `Views`, or what `is_clean`, whose images stay as they are.
     x: float[B, ...], a few images in [0, 1].
     num_samples, alpha: of the certification to come.
     sigma: noise of the certification, in pixel values.
@@ -32,12 +33,14 @@ def sanity_warnings(
   """
   keys = jax.random.split(jax.random.key(0), chunk)
   rows = np.asarray(x)[np.arange(chunk) % len(x)]
-  noisy = jax.vmap(smoothing.sample)(keys, rows)
+  clean = is_clean(smoothing)
+  noisy = rows if clean else jax.vmap(smoothing.sample)(keys, rows)
   first, second = (certify.evaluate(model_fn, noisy) for _ in range(2))
   mixed = certify.evaluate(model_fn, np.r_[noisy[:1], np.zeros_like(noisy[1:])])
   found = []
   if np.isnan(first).any():
-    found.append('the model returns NaN: those samples vote for nobody.')
+    lost = 'such images are not certified.' if clean else 'those samples vote for nobody.'
+    found.append(f'the model returns NaN: {lost}')
   if _are_probabilities(first):
     found.append(
       'the model seems to return probabilities, not logits: certificates are unaffected, gradient '
@@ -64,12 +67,14 @@ def _are_probabilities(outputs):
 
 def _about_setting(smoothing, num_samples, alpha, sigma, training_sigma):
   found = []
+  if is_clean(smoothing):  # No noise.
+    return found
   if sigma is not None and training_sigma is not None and sigma != training_sigma:
     found.append(
       f'sigma={sigma:g} is not the training noise {training_sigma:g}: expect a lower certified '
       f'accuracy; the certificates stay valid.'
     )
-  if hasattr(smoothing, 'num_views'):  # Exact: no samples, no cap.
+  if is_exact(smoothing):  # No samples, no cap.
     return found
   largest = certify.largest_radius(smoothing, num_samples, alpha)
   usual = certify.largest_radius(smoothing, _USUAL_SAMPLES, alpha)

@@ -20,6 +20,7 @@ from certjax.layers._bjorck import bjorck
 from certjax.layers._bro import BRO, block_reflector
 from certjax.layers._cayley import Cayley, CayleyLinear, cayley
 from certjax.layers._conv import conv_general_dilated
+from certjax.layers._curvature_head import CurvatureHead
 from certjax.layers._exponential import conv_exponential, skew_filter
 from certjax.layers._fourier import apply_fourier, fourier_operator
 from certjax.layers._images import transposed
@@ -66,6 +67,7 @@ __all__ = [
   'block_reflector',
   'Cayley',
   'CayleyLinear',
+  'CurvatureHead',
   'cayley',
   'apply_fourier',
   'fourier_operator',

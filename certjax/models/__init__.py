@@ -4,11 +4,18 @@
 from certjax.models._adapt import as_model_fn, in_bfloat16
 from certjax.models._bind import bind, module_of
 from certjax.models._cnn import DigitsCNN, MnistCNN
+from certjax.models._feed_forward import FeedForward
 from certjax.models._imagenet_resnet import ImageNetResNet
+from certjax.models._kw_large import KWLarge
+from certjax.models._layers_of import Layer, layers_of
 from certjax.models._lip_convnet import LipConvNet
+from certjax.models._lipnext import LipNeXt
+from certjax.models._mlp import MLP
 from certjax.models._normalize import Normalize
 from certjax.models._registry import REGISTRY, build
 from certjax.models._resnet import ResNet
+from certjax.models._resnet9 import ResNet9
+from certjax.models._spectra import LayerSpectrum, spectrum_of
 from certjax.models._state_dict import read_state_dict
 from certjax.models._weights import load_weights
 from certjax.models._wide_resnet import WideResNet
@@ -16,17 +23,26 @@ from certjax.models._wide_resnet import WideResNet
 __all__ = [
   'REGISTRY',
   'DigitsCNN',
+  'FeedForward',
   'ImageNetResNet',
+  'KWLarge',
+  'MLP',
+  'Layer',
+  'LayerSpectrum',
   'LipConvNet',
+  'LipNeXt',
   'MnistCNN',
   'Normalize',
   'ResNet',
+  'ResNet9',
   'WideResNet',
   'as_model_fn',
   'bind',
   'build',
   'in_bfloat16',
+  'layers_of',
   'load_weights',
   'module_of',
   'read_state_dict',
+  'spectrum_of',
 ]

@@ -2,6 +2,9 @@
 
 Bottleneck blocks stride in their 3x3 convolution, as torchvision's do ("v1.5"), so that its
 weights, and those of Cohen et al. and Salman et al., carry over.
+
+Singla & Feizi 2021 (arXiv:2105.11417) put SOC, or BCOP, in place of every convolution (1 x 1 and shortcuts
+included) and keep BatchNorm, ReLU and skip connections: orthogonal convolutions, no certificate.
 """
 
 import functools
@@ -9,8 +12,10 @@ import functools
 import jax.numpy as jnp
 from flax import linen as nn
 
+from certjax.models._chain import framed, rounded_up
+from certjax.models._convolutions import CONVOLUTIONS, check_choice, convolution
 from certjax.models._normalize import Normalize
-from certjax.models._resnet import BasicBlock, batch_norm, conv, shorten
+from certjax.models._resnet import BasicBlock, batch_norm, shorten
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 _EXPANSION = 4  # Output channels of a bottleneck over its inner ones.
@@ -22,21 +27,24 @@ class Bottleneck(nn.Module):
   Attributes:
     features: channels inside; 4 times as many leave.
     stride: of the 3x3 convolution.
+    conv: the kind of all convolutions, 'plain' or a layer: 'soc', 'bcop', ...
   """
 
   features: int
   stride: int = 1
+  conv: str = 'plain'
 
   @nn.compact
   def __call__(self, x, train):
     norm = functools.partial(batch_norm, train)
+    make = functools.partial(convolution, self.conv, train)
     out = _EXPANSION * self.features
-    y = nn.relu(norm(name='bn1')(conv(self.features, (1, 1), name='conv1')(x)))
-    y = conv(self.features, (3, 3), strides=self.stride, padding=1, name='conv2')(y)
+    y = nn.relu(norm(name='bn1')(make(self.features, 1, name='conv1')(x)))
+    y = make(self.features, 3, self.stride, name='conv2')(y)
     y = nn.relu(norm(name='bn2')(y))
-    y = norm(name='bn3')(conv(out, (1, 1), name='conv3')(y))
+    y = norm(name='bn3')(make(out, 1, name='conv3')(y))
     if x.shape != y.shape:
-      x = shorten('B', out, self.stride, train, x)
+      x = shorten('B', out, self.stride, train, x, self.conv)
     return nn.relu(x + y)
 
 
@@ -50,6 +58,11 @@ class ImageNetResNet(nn.Module):
       convolution).
     width: w.
     mean, std: normalisation of each channel.
+    conv: the kind of all convolutions, 'plain' or a layer: 'soc', 'bcop', 'cayley', ... Images then get
+      zeros around them, so that every stride divides them.
+
+  Raises:
+    ValueError: when called, for an unknown depth or name.
   """
 
   num_classes: int
@@ -58,6 +71,7 @@ class ImageNetResNet(nn.Module):
   width: int = 64
   mean: tuple[float, ...] = (0.0, 0.0, 0.0)
   std: tuple[float, ...] = (1.0, 1.0, 1.0)
+  conv: str = 'plain'
 
   @nn.compact
   def __call__(self, x, train=False):
@@ -65,19 +79,27 @@ class ImageNetResNet(nn.Module):
       raise ValueError(f'`depth` must be 18, 34 or 50, got {self.depth}.')
     if self.stem not in ('imagenet', 'cifar'):
       raise ValueError(f"`stem` must be 'imagenet' or 'cifar', got {self.stem!r}.")
-    x = self._stem(Normalize(self.mean, self.std)(x), train)
+    check_choice(self, 'conv', CONVOLUTIONS)
+    x = self._stem(self._divisible(Normalize(self.mean, self.std)(x)), train)
     make = Bottleneck if self.depth == 50 else functools.partial(BasicBlock, shortcut='B')
     for stage, count in enumerate(_BLOCKS[self.depth]):
       for i in range(count):
         stride = 2 if stage and i == 0 else 1
-        block = make(self.width << stage, stride, name=f'layer{stage + 1}_{i}')
+        name = f'layer{stage + 1}_{i}'
+        block = make(self.width << stage, stride, conv=self.conv, name=name)
         x = block(x, train)
     return nn.Dense(self.num_classes, name='fc')(jnp.mean(x, axis=(1, 2)))
 
+  def _divisible(self, x):
+    if self.conv == 'plain':
+      return x
+    return framed(x, rounded_up(x.shape[1:3], 32 if self.stem == 'imagenet' else 8))
+
   def _stem(self, x, train):
+    make = functools.partial(convolution, self.conv, train, self.width)
     if self.stem == 'cifar':
-      x = conv(self.width, (3, 3), padding=1, name='conv1')(x)
+      x = make(3, name='conv1')(x)
       return nn.relu(batch_norm(train, name='bn1')(x))
-    x = conv(self.width, (7, 7), strides=2, padding=3, name='conv1')(x)
+    x = make(7, 2, name='conv1')(x)
     x = nn.relu(batch_norm(train, name='bn1')(x))
     return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))

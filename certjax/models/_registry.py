@@ -4,17 +4,37 @@ import difflib
 import functools
 
 from certjax.models._cnn import DigitsCNN, MnistCNN
+from certjax.models._feed_forward import FEED_FORWARD, FeedForward
 from certjax.models._imagenet_resnet import ImageNetResNet
+from certjax.models._kw_large import KWLarge
 from certjax.models._lip_convnet import LipConvNet
+from certjax.models._lipnext import LipNeXt
+from certjax.models._mlp import MLP, SMOOTH_MLPS
 from certjax.models._resnet import ResNet
+from certjax.models._resnet9 import ResNet9
 from certjax.models._wide_resnet import WideResNet
+
+_RESIDUAL = {  # Each with plain, SOC and BCOP convolutions.
+  'resnet9': ResNet9,
+  'resnet9-small': functools.partial(ResNet9, width=8),  # For digits and MNIST on a CPU.
+  'resnet18': functools.partial(ImageNetResNet, depth=18, stem='cifar'),
+  'resnet34': functools.partial(ImageNetResNet, depth=34, stem='cifar'),
+  'resnet50-cifar': functools.partial(ImageNetResNet, depth=50, stem='cifar'),
+}
 
 REGISTRY = {
   'digits-cnn': DigitsCNN,
   'mnist-cnn': MnistCNN,
+  **{name: functools.partial(FeedForward, **fields) for name, fields in FEED_FORWARD.items()},
+  **{name: functools.partial(MLP, **fields) for name, fields in SMOOTH_MLPS.items()},
   'resnet20': functools.partial(ResNet, depth=20),
   'resnet110': functools.partial(ResNet, depth=110, shortcut='B'),
-  'resnet18': functools.partial(ImageNetResNet, depth=18, stem='cifar'),
+  **{
+    f'{name}{suffix}': functools.partial(module, conv=conv)
+    for name, module in _RESIDUAL.items()
+    for suffix, conv in (('', 'plain'), ('-soc', 'soc'), ('-bcop', 'bcop'))
+  },
+  'resnet9-cayley': functools.partial(ResNet9, conv='cayley'),
   'resnet18-imagenet': functools.partial(ImageNetResNet, depth=18),
   'resnet50': functools.partial(ImageNetResNet, depth=50),
   'wrn40-2': functools.partial(WideResNet, depth=40, width=2),
@@ -30,6 +50,19 @@ REGISTRY = {
     for size, width in (('small', 8), ('tiny', 4))
     for conv in ('soc', 'bcop', 'cayley')
   },
+  **{
+    f'lipconvnet{5 * blocks}-soc-pool': functools.partial(LipConvNet, blocks=blocks, pool='lip')
+    for blocks in range(1, 9)
+  },
+  'lipconvnet5-small-soc-pool': functools.partial(LipConvNet, width=8, pool='lip'),
+  **{
+    f'kwlarge{size}-{conv}': functools.partial(KWLarge, conv=conv, width=width, hidden=hidden)
+    for size, width, hidden in (('', 32, 512), ('-small', 8, 64))
+    for conv in ('soc', 'bcop', 'cayley')
+  },
+  'lipnext-l32w1024': LipNeXt,
+  'lipnext-l32w2048': functools.partial(LipNeXt, width=2048),
+  'lipnext-small': functools.partial(LipNeXt, depths=(4,), width=64),
 }
 
 

@@ -13,15 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from certjax import parallel
-from certjax.layers import conv_general_dilated
+from certjax.models._convolutions import conv, convolution
 from certjax.models._normalize import Normalize
-
-conv = functools.partial(
-  nn.Conv,
-  use_bias=False,
-  conv_general_dilated=conv_general_dilated,
-  kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
-)
 
 
 class BasicBlock(nn.Module):
@@ -31,20 +24,23 @@ class BasicBlock(nn.Module):
     features: channels of the output.
     stride: of the first convolution.
     shortcut: 'A' or 'B'.
+    conv: the kind of all convolutions, 'plain' or a layer: 'soc', 'bcop', ...
   """
 
   features: int
   stride: int = 1
   shortcut: str = 'A'
+  conv: str = 'plain'
 
   @nn.compact
   def __call__(self, x, train):
     norm = functools.partial(batch_norm, train)
-    y = conv(self.features, (3, 3), strides=self.stride, padding=1, name='conv1')(x)
+    make = functools.partial(convolution, self.conv, train, self.features, 3)
+    y = make(self.stride, name='conv1')(x)
     y = nn.relu(norm(name='bn1')(y))
-    y = norm(name='bn2')(conv(self.features, (3, 3), padding=1, name='conv2')(y))
+    y = norm(name='bn2')(make(name='conv2')(y))
     if x.shape != y.shape:
-      x = shorten(self.shortcut, self.features, self.stride, train, x)
+      x = shorten(self.shortcut, self.features, self.stride, train, x, self.conv)
     return nn.relu(x + y)
 
 
@@ -79,7 +75,7 @@ class ResNet(nn.Module):
     return nn.Dense(self.num_classes, name='fc')(jnp.mean(x, axis=(1, 2)))
 
 
-def shorten(shortcut, features, stride, train, x):
+def shorten(shortcut, features, stride, train, x, kind='plain'):
   """The shortcut where stride or channels change; called inside a compact module.
 
   Args:
@@ -89,12 +85,13 @@ def shorten(shortcut, features, stride, train, x):
     stride: of the block.
     train: whether BatchNorm takes the batch's statistics.
     x: float[B, H, W, C].
+    kind: of the 1x1 convolution.
 
   Returns:
     float[B, H / stride, W / stride, features].
   """
   if shortcut == 'B':
-    x = conv(features, (1, 1), strides=stride, name='shortcut_0')(x)
+    x = convolution(kind, train, features, 1, stride, name='shortcut_0')(x)
     return batch_norm(train, name='shortcut_1')(x)
   x = x[:, ::stride, ::stride]
   extra = features - x.shape[-1]

@@ -20,6 +20,7 @@ from certjax.report._load import (
 )
 from certjax.report._plot import plot
 from certjax.report._run import Run
+from certjax.report._spectrum import plot_spectra, write_spectra
 from certjax.report._table import (
   Row,
   Table,
@@ -54,8 +55,10 @@ __all__ = [
   'load_all',
   'markdown',
   'plot',
+  'plot_spectra',
   'read_tsv',
   'table',
   'write',
+  'write_spectra',
   'write_tsv',
 ]

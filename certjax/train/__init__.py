@@ -1,14 +1,25 @@
 """One training step for every method; methods differ in `perturb` and `loss`."""
 
+from certjax.train._adversarial import adversarial_training, clean
+from certjax.train._certified import (
+  DEFAULT_EPS,
+  crown_ibp,
+  ibp,
+  mtl_ibp,
+  sabr,
+  smooth_ramp,
+  wong_kolter,
+)
 from certjax.train._checkpoint import latest_step, restore, save
 from certjax.train._consistency import consistency
 from certjax.train._copies import Objective, augmented
-from certjax.train._lipschitz import lipschitz
+from certjax.train._curvature import crt
+from certjax.train._lipschitz import lipschitz, multi_margin
 from certjax.train._loop import fit
 from certjax.train._losses import cross_entropy
 from certjax.train._macer import macer
 from certjax.train._metrics import open_metrics
-from certjax.train._objectives import OBJECTIVES, objective
+from certjax.train._objectives import CERTIFIED, OBJECTIVES, objective
 from certjax.train._optimizer import optimizer, schedule
 from certjax.train._perturb import adversarial
 from certjax.train._run import TrainedRun, load_run, read_config, run
@@ -18,31 +29,43 @@ from certjax.train._stability import stability
 from certjax.train._step import TrainState, init_state, make_step
 
 __all__ = [
+  'CERTIFIED',
+  'DEFAULT_EPS',
   'OBJECTIVES',
   'Mixed',
   'Objective',
   'TrainState',
   'TrainedRun',
   'adversarial',
+  'adversarial_training',
   'augmented',
+  'clean',
   'consistency',
+  'crown_ibp',
   'cross_entropy',
+  'crt',
   'fit',
+  'ibp',
   'init_state',
   'latest_step',
   'lipschitz',
   'load_run',
   'macer',
   'make_step',
+  'mtl_ibp',
+  'multi_margin',
   'objective',
   'open_metrics',
   'optimizer',
   'read_config',
   'restore',
   'run',
+  'sabr',
   'save',
   'schedule',
   'smooth_adv',
   'smooth_mix',
+  'smooth_ramp',
   'stability',
+  'wong_kolter',
 ]

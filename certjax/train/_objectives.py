@@ -3,9 +3,13 @@
 import functools
 import inspect
 
+from certjax import threats
+from certjax.train._adversarial import adversarial_training, clean
+from certjax.train._certified import crown_ibp, ibp, mtl_ibp, sabr, wong_kolter
 from certjax.train._consistency import consistency
 from certjax.train._copies import augmented
-from certjax.train._lipschitz import lipschitz
+from certjax.train._curvature import crt
+from certjax.train._lipschitz import lipschitz, multi_margin
 from certjax.train._losses import cross_entropy
 from certjax.train._macer import macer
 from certjax.train._smoothadv import smooth_adv
@@ -22,8 +26,21 @@ OBJECTIVES = {
   'consistency': consistency,
   'smooth-mix': smooth_mix,
   'lipschitz': lipschitz,
+  'multi-margin': multi_margin,
+  'clean': clean,
+  'adversarial': adversarial_training,
+  'adversarial-l2': functools.partial(adversarial_training, eps=0.5, threat=threats.l2),
+  'ibp': ibp,
+  'crown-ibp': crown_ibp,
+  'wong-kolter': wong_kolter,
+  'sabr': sabr,
+  'mtl-ibp': mtl_ibp,
+  'crt': crt,
 }
-_CLEAN = ('lipschitz',)  # Trained on images without noise.
+CERTIFIED = ('ibp', 'crown-ibp', 'wong-kolter', 'sabr', 'mtl-ibp')
+"""Methods that train for a proof by bounds on the network."""
+# Trained on images without noise.
+_CLEAN = ('lipschitz', 'multi-margin', 'clean', 'adversarial', 'adversarial-l2', 'crt', *CERTIFIED)
 
 
 def objective(name, smoothing, *, sigma, warmup_steps=0, **parameters) -> dict:

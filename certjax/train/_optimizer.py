@@ -1,5 +1,7 @@
 """Optimisers and learning-rate schedules by name, as the papers set them."""
 
+import itertools
+
 import optax
 
 
@@ -7,31 +9,35 @@ def schedule(name, *, peak, num_steps, warmup_steps=0, decay_every=None, decay=0
   """A learning-rate schedule.
 
   Args:
-    name: 'constant', 'cosine' (to 0 at `num_steps`), 'step' (times `decay` every
-      `decay_every` steps) or 'multistep' (times `decay` at 50% and at 75% of `num_steps`).
+    name: 'constant', 'cosine' (to 0 at `num_steps`), 'step' (times `decay` every `decay_every`
+      steps), 'exponential' (the same, smoothly), 'multistep' (times `decay` at 50% and at 75% of
+      `num_steps`) or 'triangular' (linear between 0, the peak at 40%, a twentieth of it at 80% of
+      `num_steps`, and 0).
     peak: the largest learning rate.
     num_steps: steps of the run.
     warmup_steps: linear warm-up from 0 before it.
-    decay_every: steps between decays, for 'step'.
-    decay: factor of a decay, for 'step' and 'multistep'.
+    decay_every: steps between decays, for 'step' and 'exponential'.
+    decay: factor of a decay, for these two and 'multistep'.
 
   Returns:
     An optax schedule.
 
   Raises:
-    ValueError: for an unknown name, or a 'step' schedule without `decay_every`.
+    ValueError: for an unknown name, or a schedule without the `decay_every` that it needs.
 
   Example:
     >>> float(schedule('step', peak=0.5, num_steps=90, decay_every=30, decay=0.5)(60))
     0.125
   """
   rest = max(num_steps - warmup_steps, 1)
-  if name == 'step' and not decay_every:
-    raise ValueError('the learning-rate schedule "step" needs `decay_every` (steps), got none.')
+  if name in ('step', 'exponential') and not decay_every:
+    raise ValueError(f'the learning-rate schedule "{name}" needs `decay_every` (steps), got none.')
   known = {
     'constant': lambda: optax.constant_schedule(peak),
     'cosine': lambda: optax.cosine_decay_schedule(peak, rest),
     'step': lambda: optax.exponential_decay(peak, decay_every, decay, staircase=True),
+    'exponential': lambda: optax.exponential_decay(peak, decay_every, decay),
+    'triangular': lambda: _through(rest, (0.0, 0.0), (0.4, peak), (0.8, peak / 20), (1.0, 0.0)),
     'multistep': lambda: optax.piecewise_constant_schedule(
       peak, {max(at * num_steps // 4 - warmup_steps, 1): decay for at in (2, 3)}
     ),
@@ -42,6 +48,17 @@ def schedule(name, *, peak, num_steps, warmup_steps=0, decay_every=None, decay=0
     return known[name]()
   warmup = optax.linear_schedule(0.0, peak, warmup_steps)
   return optax.join_schedules([warmup, known[name]()], [warmup_steps])
+
+
+def _through(num_steps, *points):
+  """Straight lines between (share of the steps, value), ..."""
+  pairs = list(itertools.pairwise(points))
+  steps = [round(share * num_steps) for share, _ in points]
+  lines = [
+    optax.linear_schedule(a, b, max(end - begin, 1))
+    for ((_, a), (_, b)), (begin, end) in zip(pairs, itertools.pairwise(steps), strict=True)
+  ]
+  return optax.join_schedules(lines, steps[1:-1])
 
 
 def optimizer(name, learning_rate, *, momentum=0.9, weight_decay=0.0):

@@ -1,4 +1,5 @@
-"""A training run as a directory: config.json, checkpoints/, metrics.jsonl.
+"""A training run as a directory: config.json, checkpoints/, metrics.jsonl, and best/ where images are
+held out.
 
 The same config again continues at the newest checkpoint; another config refuses.
 """
@@ -22,12 +23,15 @@ from certjax.train._metrics import open_metrics
 from certjax.train._objectives import objective
 from certjax.train._optimizer import optimizer, schedule
 from certjax.train._step import init_state, make_step
+from certjax.train._validation import criterion, held_out, scorer, selection
 
 _PROCESS = ('coordinator', 'num_processes', 'process_id')  # Where and in company of whom it runs.
 _PACE = ('max_steps', 'log_every', 'save_every_epochs', 'tensorboard')
 _PLACES = ('out', 'data_dir', *_PACE, *_PROCESS)
 """Fields of the config that do not change what is trained."""
 _CONFIG = 'config.json'
+CHECKPOINTS = {'latest': 'checkpoints', 'best': 'best'}
+"""What `load_run` may load, and the folder it lies in."""
 _NEEDED = ('dataset', 'data_dir', 'model', 'method', 'sigma')  # By who reads a trained run.
 
 
@@ -78,7 +82,7 @@ def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
     if jax.process_count() > 1 and parallel.is_main():  # It prepares the data for all.
       data.source(config.dataset, 'train', config.data_dir)
   with parallel.together():
-    images = _images(config)
+    images, validation = held_out(_images(config), config.validation)
     per_epoch = data.steps_per_epoch(data.num_images(images), config.batch_size)
     num_steps = config.num_epochs * per_epoch
     stop = num_steps if config.max_steps is None else min(num_steps, config.max_steps)
@@ -102,29 +106,49 @@ def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
   with contextlib.ExitStack() as files:
     with parallel.together():
       write = _open(out, config, start, files) if parallel.is_main() else None
+    on_save = lambda state: save(checkpoints, state)
+    if validation is not None:
+      key_score = jax.random.fold_in(key_steps, num_steps)  # No step folds in as much.
+      score = scorer(module, validation, smoothing=smoothing, key=key_score)
+      save_every = config.save_every_epochs * per_epoch
+      due = lambda step: step % save_every == 0 or step == num_steps
+      on_save = selection(
+        out, criterion(module, smoothing), score, state=state, due=due, write=write
+      )
     if on_start:
       on_start(start, stop)
     return fit(
       make_step(module, tx, **method), state, batches, key=key_steps, mesh=mesh,
       log_every=config.log_every, save_every=config.save_every_epochs * per_epoch,
-      on_log=_log(write, on_log), on_save=lambda state: save(checkpoints, state),
+      on_log=_log(write, on_log), on_save=on_save,
       stopped=parallel.preempted,
     )  # fmt: skip
 
 
-def load_run(directory) -> TrainedRun:
+def load_run(directory, checkpoint='latest') -> TrainedRun:
   """The trained model of a run's directory.
+
+  Args:
+    directory: of the run.
+    checkpoint: 'latest', or 'best' by the images that `validation` held out.
 
   Raises:
     ValueError: if the directory holds no run, or its checkpoint cannot be read.
   """
+  if checkpoint not in CHECKPOINTS:
+    raise ValueError(f'`checkpoint` must be one of {", ".join(CHECKPOINTS)}; got {checkpoint!r}.')
   directory = pathlib.Path(directory)
   config = read_config(directory)
+  if checkpoint == 'best' and not config.get('validation'):
+    raise ValueError(
+      f"`checkpoint`='best' is chosen by held-out images, and {directory} held out none: train with "
+      f'`--validation 500` or so, or take the latest.'
+    )
   module = _module(config['model'], config['dataset'], config['data_dir'])
   shape = data.dataset(config['dataset']).shape
   variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *shape)))
   template = {'batch_stats': {}, **variables}
-  step, variables = restore_variables(directory / 'checkpoints', template)
+  step, variables = restore_variables(directory / CHECKPOINTS[checkpoint], template)
   return TrainedRun(config, bind(module, variables), variables, step)
 
 
@@ -273,6 +297,6 @@ def _check(config, mesh):
     value = getattr(config, name)
     if value is not None and not 0 < value < math.inf:
       raise ValueError(f'`{name}` must be positive and finite, got {value}.')
-  for name in ('warmup_epochs', 'weight_decay'):
+  for name in ('warmup_epochs', 'weight_decay', 'validation'):
     if not 0 <= getattr(config, name) < math.inf:
       raise ValueError(f'`{name}` must be at least 0, got {getattr(config, name)}.')

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from certjax import attacks, configs
+from certjax.certify import Bounded, Margin
 from certjax.smoothing import Smoothing, Views
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -50,8 +51,9 @@ def test_the_preset_exists(name):
 def test_the_factory_builds_what_the_row_says(name):
   row = configs.METHODS[name]
   parameters = {'sigma': 0.25} if row.factory.takes('sigma') else {}
-  made = configs.build_smoothing(name, shape=(8, 8, 1), **parameters)
-  assert isinstance(made, Views if row.quantifier == 'exact' else Smoothing)
+  radius = {'eps': 0.1} if row.factory.takes('eps') else {}
+  made = configs.build_smoothing(name, shape=(8, 8, 1), **parameters, **radius)
+  assert isinstance(made, Smoothing if row.quantifier != 'exact' else (Margin, Bounded, Views))
   assert (made.norm, made.unit) == (row.norm, row.unit)
   for sigma in (0, -1, float('nan'), float('inf')) if parameters else ():
     with pytest.raises(ValueError, match='`?sigma`?'):

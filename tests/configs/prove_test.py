@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from certjax import certify, models, prove, report, smoothing
+from certjax import certify, evaluate, models, prove, report, smoothing
 
 X = np.random.default_rng(0).uniform(0, 1, (3, 4, 4, 1)).astype(np.float32)
 OPTIONS = {'sigma': 0.25, 'num_samples': 100, 'num_selection': 20, 'chunk': 50}
@@ -102,3 +102,22 @@ def test_a_model_for_other_images():
   with pytest.raises(ValueError, match=r'`model_fn` does not take .* \(4, 4, 1\)') as caught:
     prove(bound, X, [0, 0, 0], **OPTIONS)
   assert caught.value.__cause__ is not None
+
+
+def test_a_lipschitz_network_needs_no_noise():
+  module = models.LipConvNet(3, width=2)
+  bound = models.bind(module, jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 4, 4, 1))))
+  run = prove(bound, X, [0, 1, 2], method='lipschitz')
+  network = evaluate.exact_network(bound, shape=(4, 4, 1))
+  proof = evaluate.margin_certificate(network, X)
+  np.testing.assert_array_equal(run.certificate.radius, proof.radius)
+  np.testing.assert_array_equal(run.certificate.label, proof.label)
+  assert (proof.radius > 0).all() and proof.label.tolist() == np.argmax(bound(X), axis=1).tolist()
+  assert run.header == {'norm': 'l2', 'unit': 'pixel value', 'quantifier': 'exact'}
+  assert '| lipschitz | 3 |' in report.markdown(report.table([run]))
+  with pytest.raises(ValueError, match=r'`y` must lie in 0 \.\. 2, got 3'):
+    prove(bound, X, [0, 1, 3], method='lipschitz')
+  with pytest.raises(ValueError, match='lipschitz has no parameter sigma; it takes norm'):
+    prove(bound, X, [0, 1, 2], method='lipschitz', sigma=0.25)
+  with pytest.raises(ValueError, match='needs a network that states its constant'):
+    prove(model_fn, X, [0, 1, 0], method='lipschitz')

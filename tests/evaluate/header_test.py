@@ -72,6 +72,18 @@ def test_settings_and_kind():
   assert differing(lambda _: {'quantifier': 'exact'}) == {'quantifier'}
 
 
+def test_a_margin_draws_nothing_and_states_its_constant():
+  margin = lambda _: {
+    'smoothing': configs.build_smoothing('lipschitz'),
+    'constants': {'lipschitz': 2},
+  }
+  made = header(margin)
+  assert made['sampler'] == 'none' and made['constants'] == {'lipschitz': 2}
+  assert (made['norm'], made['unit']) == ('l2', 'pixel value')
+  assert differing(lambda _: {'constants': {'lipschitz': 2}}) == {'constants'}
+  assert 'constants' not in header()
+
+
 def test_the_program_is_in_it_and_the_device_count_is_not(monkeypatch):
   monkeypatch.delenv('XLA_FLAGS', raising=False)
   before = header()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from certjax import evaluate, smoothing
+from certjax import certify, evaluate, smoothing
 
 X = np.random.default_rng(0).uniform(0, 1, (4, 2, 2, 1)).astype(np.float32)
 SETTING = {'num_samples': 10_000, 'alpha': 0.001, 'sigma': 0.25, 'training_sigma': 0.25}
@@ -89,3 +89,19 @@ def test_logits_that_sum_to_one_are_no_probabilities():
     return jnp.stack([-part, 0.5 + part, jnp.full(len(x), 0.5)], axis=1)
 
   assert warnings(model_fn) == []
+
+
+def test_without_noise_the_images_stay_clean():
+  """No word on sigma or samples, and the model sees the very images."""
+  seen = []
+
+  def spy(x):
+    jax.debug.callback(lambda x: seen.append(np.asarray(x)), x)
+    return good(x)
+
+  margin, setting = certify.lipschitz(), {'num_samples': 9, 'alpha': 0.001, 'training_sigma': 0.5}
+  assert evaluate.sanity_warnings(spy, margin, X, sigma=0.25, **setting) == []
+  jax.effects_barrier()
+  assert any(np.array_equal(x[:4], X) for x in seen)
+  (warning,) = evaluate.sanity_warnings(returns_nan, margin, X, sigma=None, **setting)
+  assert 'NaN' in warning and 'not certified' in warning

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 
 from certjax import layers, parallel
 from certjax.layers import _aol, _filter_bounds, _images
@@ -28,6 +29,26 @@ def test_aol_numbers():
   np.testing.assert_allclose(scale, [0.301511, 0.408248], atol=1e-6)
   values = np.linalg.svd(W * scale, compute_uv=False)
   np.testing.assert_allclose(values, [1, 0.898231], atol=1e-6)
+
+
+def test_a_skew_filter_stays_skew_under_the_symmetric_scale_only():
+  """AOL's scale on one side of a skew map: its exponential is not orthogonal any more."""
+  rng = np.random.default_rng(0)
+  for size, lowest, highest, norm in ((8, 0.9157, 1.1012, 0.8660), (32, 0.9435, 1.0635, 0.7745)):
+    a = rng.standard_normal((size, size))
+    skew = a - a.T
+    with parallel.x64():
+      scale = np.asarray(layers.aol_scale(as_filter(skew)))
+      root = np.sqrt(scale)
+      symmetric = np.outer(root, root) * skew
+      kernel = layers.skew_filter(as_filter(symmetric))
+      np.testing.assert_array_equal(kernel, as_filter(symmetric))
+      basis = jnp.eye(size).reshape(size, 1, 1, size)
+      exponential = np.asarray(layers.conv_exponential(basis, kernel, degree=20)).reshape(size, -1)
+    np.testing.assert_allclose(np.linalg.svd(exponential, compute_uv=False), 1, atol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(symmetric, 2), norm, atol=5e-5)
+    rows = np.linalg.svd(scipy.linalg.expm(scale[:, None] * skew), compute_uv=False)
+    np.testing.assert_allclose(rows[[-1, 0]], [lowest, highest], atol=5e-5)
 
 
 def test_sll_numbers():

@@ -116,6 +116,20 @@ def test_the_stated_constant_and_the_cached_operator(name, shape):
   np.testing.assert_allclose(layers.materialize(layer, variables)(x), y, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize('name', ['SLL', 'CPL'])
+def test_pairs_never_move_farther_apart_than_the_constant(name):
+  """Far pairs and near ones of the layers that are not affine: one Jacobian is not all of them."""
+  layer, variables, image, *_ = case(name, 'square')
+  keys = jax.random.split(jax.random.key(3))
+  a = 3 * jax.random.normal(keys[0], (100, *image.shape[1:]))
+  b = a + jnp.geomspace(1e-2, 10, 100).reshape(-1, 1, 1, 1) * jax.random.normal(keys[1], a.shape)
+  y = np.asarray(jax.jit(layer.apply)(variables, jnp.concatenate([a, b])), np.float64)
+  norm = lambda z: np.linalg.norm(np.asarray(z, np.float64).reshape(100, -1), axis=1)
+  moved, apart = norm(y[:100] - y[100:]), norm(a - b)
+  assert np.all(moved <= layers.lipschitz_upper(layer, variables) * apart * (1 + TOLERANCE) + 1e-5)
+  assert np.var(y, axis=0).sum() <= np.var(np.concatenate([a, b]), axis=0).sum() * (1 + TOLERANCE)
+
+
 @pytest.mark.parametrize('name', ['BCOP', 'Cayley', 'RKO', 'AOL'])
 def test_the_constant_is_measured_not_assumed(name):
   """An operator twice too large gives 2: the theorem's 1 alone would not notice."""
@@ -151,6 +165,21 @@ def test_errors_are_one_clear_line(name):
   broken = jax.tree.map(lambda a: a.at[(0,) * a.ndim].set(jnp.nan), variables)
   refused('finite', lambda: layers.lipschitz_upper(layer, broken))
   refused('finite', lambda: layers.materialize(layer, broken))
+
+
+@pytest.mark.parametrize(
+  'make', [layers.OrthogonalLinear, layers.CayleyLinear, layers.NormalizedLinear, None]
+)
+def test_errors_of_matrices_are_one_clear_line(make):
+  layer, x = make(3) if make else layers.LipNeXtBlock(), jnp.ones((1, 2, 2, 3))
+  variables = jax.jit(layer.init)(jax.random.key(0), x)
+  refused(r'3 channels.*got 2', lambda: layer.apply(variables, x[..., :2]))
+  kernel = variables['params']['kernel'].at[0, 0].set(jnp.inf)
+  broken = {**variables, 'params': {**variables['params'], 'kernel': kernel}}
+  refused('finite', lambda: layers.lipschitz_upper(layer, broken))
+  refused('finite', lambda: layers.materialize(layer, broken))
+  if make:
+    refused('`features` must be a positive integer', lambda: make(0).init(jax.random.key(0), x))
 
 
 def refused(pattern, call):

@@ -53,8 +53,8 @@ def test_pairs_never_move_farther_apart_than_the_constant(network):
 def test_activation_variance_never_grows(network):
   """Total variance over a batch can only shrink through maps that expand nothing."""
   module, variables, _ = network
-  y, variances = module._framed(X), []
-  for name, layer in module._known(variables):
+  y, variances = module.frame(X), []
+  for name, layer in module.known(variables):
     y = layer.apply(layers.subtree(variables, name), y)
     variances.append(float(np.var(np.asarray(y).reshape(len(X), -1), axis=0).sum()))
   entering = np.var((X - 0.5).reshape(len(X), -1) / STD[0], axis=0).sum()

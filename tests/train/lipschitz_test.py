@@ -30,6 +30,22 @@ def test_reference_values(parameters, expected):
   assert abs(value(**parameters) - expected) < 2e-6
 
 
+def test_multi_margin_is_that_of_pytorch():
+  """Mean over rows of sum_{j != y} max(0, m - f_y + f_j) / K; zero once every margin is there."""
+  z, y = np.random.default_rng(0).normal(0, 1, (5, 4)).astype(np.float32), np.array([0, 3, 1, 1, 2])
+  apply = lambda x, train: (x, {})
+  loss, (metrics, _) = train.multi_margin(margin=0.7).loss(None, apply, z, y, 0)
+  rows = [
+    [max(0, 0.7 - row[t] + row[j]) for j in range(4) if j != t] for row, t in zip(z, y, strict=True)
+  ]
+  assert float(loss) == pytest.approx(np.sum(rows) / 20, rel=1e-5)
+  assert float(metrics['accuracy']) == pytest.approx(np.mean(z.argmax(1) == y))
+  assert float(train.multi_margin(margin=1.0).loss(None, apply, Z, Y, 0)[0]) == 0
+  for margin in (0.0, float('inf')):
+    with pytest.raises(ValueError, match='`margin` must be positive'):
+      train.multi_margin(margin=margin)
+
+
 def test_a_wrong_label_earns_no_radius():
   assert value(y=jnp.array([2]), gamma=0.5) == value(y=jnp.array([2]))
 

@@ -1,0 +1,80 @@
+"""Training without noise: on clean images, or on the worst points near them (Madry et al. 2018).
+
+Whatever is trained against an attack has this shape: `threat` says what may move, `attack` how the
+worst point is looked for, and the loss sees that point in the image's place.
+"""
+
+import math
+
+from certjax import attacks, threats
+from certjax.train._copies import Objective, ramp
+from certjax.train._losses import cross_entropy
+from certjax.train._perturb import adversarial
+
+
+def clean() -> Objective:
+  """Cross-entropy on the images as they are.
+
+  Returns:
+    An `Objective`.
+
+  Example:
+    >>> clean().perturb is None
+    True
+  """
+  return Objective(cross_entropy, None)
+
+
+def adversarial_training(
+  *, eps=8 / 255, step_size=None, num_steps=10, threat=threats.linf, attack=None, warmup_steps=0
+) -> Objective:
+  """Cross-entropy at the worst point that an attack finds in a ball around each image.
+
+    loss = -(1/B) sum_b log softmax(f(x'_b))_{y_b},   x'_b ~ argmax_{|x' - x_b| <= eps} of the same
+
+  The attack sees the model in evaluation mode; the training pass over x' updates the statistics.
+
+  Args:
+    eps: radius of the ball, in pixel values.
+    step_size: of the attack, in pixel values; default eps / 4. It grows with eps in a warm-up.
+    num_steps: steps of the attack.
+    threat: `eps -> Threat`.
+    attack: `(threat, step_size, num_steps) -> Attack`; default PGD from a random start.
+    warmup_steps: steps over which eps grows from 0.
+
+  Returns:
+    An `Objective`.
+
+  Raises:
+    ValueError: unless `eps`, `step_size` and `num_steps` are positive.
+
+  Example:
+    >>> objective = adversarial_training(eps=0.5, num_steps=7, threat=threats.l2)
+
+  References:
+    Madry et al. 2018 (arXiv:1706.06083).
+  """
+  # Deviation: PGD hands over the worst point it saw, not its last.
+  step_size = eps / 4 if step_size is None else step_size
+  for name, value in (('eps', eps), ('step_size', step_size), ('num_steps', num_steps)):
+    if not 0 < value < math.inf:
+      raise ValueError(
+        f'`{name}` must be positive and finite ({_UNITS[name]}), got {name}={value}; for training '
+        f'without an attack use `clean`.'
+      )
+  make = _pgd if attack is None else attack
+  make(threat(eps), step_size, num_steps)  # Its complaints come before any tracing.
+
+  def perturb(keys, model_fn, x, y, step):
+    grown = ramp(step, warmup_steps)
+    search = make(threat(eps * grown), step_size * grown, num_steps)
+    return adversarial(search)(keys, model_fn, x, y, step)
+
+  return Objective(cross_entropy, perturb)
+
+
+_UNITS = {'eps': 'pixel values', 'step_size': 'pixel values', 'num_steps': 'a count'}
+
+
+def _pgd(threat, step_size, num_steps):
+  return attacks.pgd(threat, step_size=step_size, num_steps=num_steps)
