@@ -117,11 +117,13 @@ def layer_row(name, where, shape, pairs):
     coefficients = layers.recurrence_coefficients(power, BOUND).tolist()
   origin, module = peers.layer(name, shape[-1], shape[1:3], coefficients)
   torchs = peers.runs(module, images(shape))
+  bare = peers.runs(peers.Chain(shape[-1], count), images(shape))
   times = common.interleaved(
     {
       'forward': forward, 'cached': cached, 'convs': compiled(chain, kernel, x)[0],
       'step': step, 'convs step': compiled(gradient(chain), kernel, x)[0],
       'torch': torchs['forward'], 'torch step': torchs['step'],
+      'torch convs': bare['forward'], 'torch convs step': bare['step'],
     }, pairs=pairs,
   )  # fmt: skip
   row = {'layer': name, 'shape': where, 'convolutions': count}
@@ -130,8 +132,10 @@ def layer_row(name, where, shape, pairs):
   for kind in ('forward', 'cached'):
     row |= ratio(f'{kind} / convs', times[kind], times['convs'])
   row |= ratio('step / convs step', times['step'], times['convs step'])
-  row |= ratio('torch / ours', times['torch'], times['forward'])
-  return row | ratio('torch step / ours', times['torch step'], times['step'])
+  for kind, mine in (('', 'forward'), (' step', 'step')):
+    row |= ratio(f'torch{kind} / ours', times[f'torch{kind}'], times[mine])
+    row |= ratio(f'torch convs{kind} / ours', times[f'torch convs{kind}'], times[f'convs{kind}'])
+  return row
 
 
 def bare_row(where, shape, pairs):

@@ -9,7 +9,7 @@ from jax import lax
 from jax.test_util import check_grads
 
 from certjax import parallel
-from certjax.layers import conv_general_dilated
+from certjax.layers import _images, conv_general_dilated
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 CASES = [
@@ -76,3 +76,28 @@ def test_flax_layer_takes_it():
   value = lambda layer, v: jnp.sum(jnp.sin(layer.apply(v, x)))
   a, b = (jax.grad(lambda v, layer=layer: value(layer, v))(variables) for layer in (plain, ours))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), a, b)
+
+
+@pytest.mark.parametrize(
+  'height, width, size', [(5, 6, (3, 5)), (32, 33, (3, 5)), (40, 32, (1, 1)), (32, 32, (7, 3))]
+)
+def test_circular_convolution_is_a_sum_of_rolled_images(height, width, size):
+  """Small images and large ones go different ways (`_images._LARGE`)."""
+  rng = np.random.default_rng(0)
+  x, kernel = rng.normal(size=(2, height, width, 3)), rng.normal(size=(*size, 3, 4))
+  expected = sum(
+    np.roll(x, (size[0] // 2 - i, size[1] // 2 - j), (1, 2)) @ kernel[i, j]
+    for i, j in np.ndindex(*size)
+  )
+  with parallel.x64():
+    found = _images.convolve(jnp.asarray(x), jnp.asarray(kernel), 'circular')
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    check = lambda x, k: jnp.sum(_images.convolve(x, k, 'circular')[:, ::5, ::5] ** 2)
+    gradient = jax.grad(check, (0, 1))(jnp.asarray(x), jnp.asarray(kernel))
+    for part, leaf in zip(gradient, (x, kernel), strict=True):
+      direction = rng.normal(size=leaf.shape)
+      moved = [
+        check(*(v + t * direction if v is leaf else v for v in (x, kernel))) for t in (-1e-6, 1e-6)
+      ]
+      slope = float((moved[1] - moved[0]) / 2e-6)
+      assert abs(slope - float(jnp.vdot(part, direction))) < 1e-6 * (1 + abs(slope))
