@@ -127,7 +127,7 @@ class _Walk:
         return [self.add('softplus', values[:1], jax.nn.softplus, equation.outvars[0].aval.shape)]
       return self.run(*_open(inner), values, f'{path}/{called}')
     if name == 'scan':
-      return self.scan(params, values, path)
+      return self.scan(equation, values, path)
     if name in _SPECIAL:
       return [_SPECIAL[name](self, equation, values)]
     rule = _affine.RULES.get(name)
@@ -145,8 +145,9 @@ class _Walk:
       for i, var in enumerate(equation.outvars)
     ]  # fmt: skip
 
-  def scan(self, params, values, path):
+  def scan(self, equation, values, path):
     """Unrolled; `length` is static."""
+    params = equation.params
     num_consts, num_carry, length = params['num_consts'], params['num_carry'], params['length']
     consts, carry = values[:num_consts], values[num_consts : num_consts + num_carry]
     columns, rows = values[num_consts + num_carry :], []
@@ -160,6 +161,9 @@ class _Walk:
         f'{path}/scan stacks values that depend on the input: return the carry alone.'
       )
     rows = rows[::-1] if params['reverse'] else rows
+    if not rows:  # A loop of no steps.
+      shapes = [var.aval for var in equation.outvars[num_carry:]]
+      return [*carry, *(jax.numpy.zeros(aval.shape, aval.dtype) for aval in shapes)]
     return [*carry, *(jax.numpy.stack(column) for column in zip(*rows, strict=True))]
 
   def item(self, column, step):

@@ -33,6 +33,9 @@ def proved(noise, x, options):
   if isinstance(noise, certify.Margin):
     network = evaluate.exact_network(models.bind(Linear(), {}), shape=SHAPE)
     return evaluate.margin_certificate(network, x)
+  if isinstance(noise, certify.Bounded):
+    network = evaluate.bounded_network(model_fn, noise, shape=SHAPE)
+    return evaluate.bounded_certificate(network, x)
   if evaluate.is_exact(noise):
     return certify.enumerated(model_fn, noise, x, chunk=100)
   return certify.sampled(jax.random.key(0), model_fn, noise, x, **options)
@@ -40,7 +43,7 @@ def proved(noise, x, options):
 
 def predicted(key, noise, x, options):
   """The labels of images, -1 where the method abstains."""
-  if isinstance(noise, certify.Margin):
+  if isinstance(noise, (certify.Margin, certify.Bounded)):
     return np.argmax(model_fn(np.asarray(x)), axis=1)
   return certify.predict(key, model_fn, noise, x, **options)
 
@@ -52,7 +55,8 @@ def test_certificates_survive_an_attack(name):
   A contradiction by chance has probability below 8 x 2e-3 if both bounds were as bad as allowed; the key is
   fixed.
   """
-  noise = configs.smoothing_of(name, 0.2, {}, shape=SHAPE)
+  parameters = {'eps': 0.02} if name in ('ibp', 'crown-ibp', 'crown') else {}
+  noise = configs.smoothing_of(name, 0.2, parameters, shape=SHAPE)
   x = np.random.default_rng(1).integers(0, 256, (8, *SHAPE)).astype(np.float32) / 255
   options = {'num_samples': 2000, 'alpha': 1e-3, 'chunk': 2000}
   proof = proved(noise, x, options)
