@@ -16,15 +16,33 @@ import jax.numpy as jnp
 
 from certjax.layers import conv_general_dilated
 
+POINTWISE = 'pointwise'
+
+
+class Convolution(NamedTuple):
+  """Of NHWC images by HWIO filters, neither dilated nor grouped.
+
+  Attributes:
+    kernel: the filter.
+    strides: (vertical, horizontal).
+    padding: ((top, bottom), (left, right)).
+  """
+
+  kernel: object
+  strides: tuple
+  padding: tuple
+
 
 class Piece(NamedTuple):
-  """An affine step: `apply`, `spread`, how many summands one output has at most, and whether `apply`
-  takes any number of rows."""
+  """An affine step: `apply`, `spread`, how many summands one output has at most, whether `apply` takes
+  any number of rows, and where an output's inputs lie: `POINTWISE` (at its own place), a
+  `Convolution`, or None (anywhere)."""
 
   apply: Callable
   spread: Callable
   terms: int
   rowwise: bool = False
+  local: object = None
 
 
 def _filled(values, depends, replace):
@@ -57,7 +75,10 @@ def _same(terms=lambda equation: 1):
   def rule(equation, values, depends):
     bind = _bound(equation)
     fill, none = _filled(values, depends, lambda v: v), _filled(values, depends, jnp.zeros_like)
-    return Piece(lambda *x: bind(*fill(*x)), lambda *r: bind(*none(*r)), terms(equation))
+    local = _local(equation, values, depends)
+    return Piece(
+      lambda *x: bind(*fill(*x)), lambda *r: bind(*none(*r)), terms(equation), False, local
+    )
 
   return rule
 
@@ -80,11 +101,11 @@ def _sub(equation, values, depends):
     a, b = none(*r)
     return (a + b,)
 
-  return Piece(lambda *x: bind(*fill(*x)), spread, 2)
+  return Piece(lambda *x: bind(*fill(*x)), spread, 2, False, _local(equation, values, depends))
 
 
 def _neg(equation, values, depends):
-  return Piece(lambda x: (-x,), lambda r: (r,), 1)
+  return Piece(lambda x: (-x,), lambda r: (r,), 1, False, POINTWISE)
 
 
 def _by_constant(equation, values, depends):
@@ -95,8 +116,24 @@ def _by_constant(equation, values, depends):
   fill = _filled(values, depends, lambda v: v)
   positive = _filled(values, depends, jnp.abs)
   terms = _terms(equation, values, depends)
-  rowwise = _is_rowwise(equation, depends)
-  return Piece(lambda *x: bind(*fill(*x)), lambda *r: bind(*positive(*r)), terms, rowwise)
+  rowwise, local = _is_rowwise(equation, depends), _local(equation, values, depends)
+  return Piece(lambda *x: bind(*fill(*x)), lambda *r: bind(*positive(*r)), terms, rowwise, local)
+
+
+def _local(equation, values, depends):
+  """Where the inputs of an output lie, as `Piece` says."""
+  name, params = equation.primitive.name, equation.params
+  if name == 'conv_general_dilated' and not depends[1]:
+    plain = (
+      params['feature_group_count'] == params['batch_group_count'] == 1
+      and {*params['lhs_dilation'], *params['rhs_dilation']} == {1}
+      and tuple(params['dimension_numbers']) == _NHWC
+    )
+    return Convolution(values[1], params['window_strides'], params['padding']) if plain else None
+  if name not in _POINTWISE or sum(depends) != 1:
+    return None
+  shape = equation.invars[depends.index(True)].aval.shape
+  return POINTWISE if equation.outvars[0].aval.shape == shape else None
 
 
 def _is_rowwise(equation, depends):
@@ -142,6 +179,8 @@ def _windowed(equation):
   return math.prod(equation.params['window_dimensions'])
 
 
+_NHWC = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+_POINTWISE = ('add', 'sub', 'mul', 'div', 'copy', 'copy_p', 'convert_element_type', 'stop_gradient')
 _STRUCTURAL = (
   'reshape', 'squeeze', 'expand_dims', 'broadcast_in_dim', 'transpose', 'rev', 'slice', 'concatenate',
   'pad', 'copy', 'copy_p', 'convert_element_type', 'stack', 'split', 'stop_gradient',

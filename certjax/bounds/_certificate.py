@@ -40,6 +40,31 @@ def margins(labels, num_classes):
   return jax.nn.one_hot(labels, num_classes)[:, None] - jax.nn.one_hot(rivals, num_classes)
 
 
+def widened(model_fn):
+  """The same network with its weights in float64, on the device.
+
+  `verify` and `largest` make it on every call, unless they are given it: for a data set in many
+  calls, make it once.
+
+  Args:
+    model_fn: a `jax.tree_util.Partial`, whose leaves are the weights; another function, whose weights
+      are out of reach, is returned as a Partial without any.
+
+  Returns:
+    A `jax.tree_util.Partial`.
+
+  Example:
+    >>> model_fn = jax.tree_util.Partial(lambda w, x: x @ w, jnp.ones((2, 2), jnp.float32))
+    >>> widened(model_fn).args[0].dtype
+    dtype('float64')
+  """
+  # A Partial is a jit argument: its weights are leaves, and may be widened.
+  is_tree = isinstance(model_fn, jax.tree_util.Partial)
+  model_fn = model_fn if is_tree else jax.tree_util.Partial(model_fn)
+  with parallel.x64():
+    return jax.tree.map(_in_float64, model_fn)
+
+
 def verify(model_fn, x, eps, *, norm='linf', clip=(0.0, 1.0), bound=None, batch=32) -> Certificate:
   """Proves, where it can, that no point within eps of an image gets another class.
 
@@ -111,15 +136,13 @@ def largest(
 def _holds(model_fn, norm, clip, bound):
   """A compiled (x[B, ...], eps[B]) -> (label, whether all margins are proved positive)."""
   holds = _compiled(crown if bound is None else bound, norm, None if clip is None else tuple(clip))
-  # A Partial is a jit argument: its weights are leaves, and may be widened.
-  is_tree = isinstance(model_fn, jax.tree_util.Partial)
-  model_fn = model_fn if is_tree else jax.tree_util.Partial(model_fn)
+  model_fn = widened(model_fn)
 
   def run(x, eps):
     ball(x, eps, norm, clip=clip)  # Raises for bad input, which a traced one cannot.
     with parallel.x64(), jax.numpy_dtype_promotion('standard'):
       x, eps = jnp.asarray(x, jnp.float64), jnp.asarray(eps, jnp.float64)
-      return holds(jax.tree.map(_widened, model_fn), x, eps)
+      return holds(model_fn, x, eps)
 
   return run
 
@@ -141,10 +164,12 @@ def _compiled(bound, norm, clip):
   return holds
 
 
-def _widened(leaf):
-  """Weights in float64: the same numbers."""
+def _in_float64(leaf):
+  if isinstance(leaf, jax.Array) and leaf.dtype == np.float64:
+    return leaf
   leaf = np.asarray(leaf)
-  return leaf.astype(np.float64) if leaf.dtype.kind == 'f' else leaf
+  floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+  return jnp.asarray(leaf.astype(np.float64)) if floating else leaf
 
 
 def _over(holds, x, eps, batch):

@@ -1,9 +1,10 @@
 r"""Linear bounds, backwards through the network (CROWN): rows . f(x) >= A . x + b over the region.
 
-From the output to the input every affine step is transposed, and every activation replaced by its
-lower line where the coefficient is positive and by its upper line where it is negative. Zhang et al.
-2018 (arXiv:1811.00866); with the intermediate boxes from intervals it is CROWN-IBP (Zhang et al.
-2020, arXiv:1906.06316), with optimised slopes alpha-CROWN (Xu et al. 2021, arXiv:2011.13824).
+From the output to the input every affine step is transposed, and every activation, or maximum of a
+window, replaced by its lower line where the coefficient is positive and by its upper line where it is
+negative. Zhang et al. 2018 (arXiv:1811.00866); with the intermediate boxes from intervals it is
+CROWN-IBP (Zhang et al. 2020, arXiv:1906.06316), with optimised slopes alpha-CROWN (Xu et al. 2021,
+arXiv:2011.13824).
 """
 
 import functools
@@ -12,6 +13,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from certjax.bounds import _local
 from certjax.bounds._interval import (
   depends_linearly,
   gamma,
@@ -20,6 +22,7 @@ from certjax.bounds._interval import (
   read_by_activations,
   slip_of,
 )
+from certjax.bounds._maximum import maximum_lines, selected
 from certjax.bounds._network import ACTIVATIONS, trace
 from certjax.bounds._region import minimum
 from certjax.bounds._relaxations import SLOPES, lines
@@ -139,8 +142,8 @@ def backward(
     boxes: (lower, upper) of the nodes so far.
     target: number of the node.
     rows: float[S, ...], coefficients, of the node's shape.
-    relaxed: number of an activation's node -> `Lines`.
-    leaves: nodes at which to stop and take the box.
+    relaxed: number of a node -> its lines, as of `relaxations`.
+    leaves: nodes at which to stop and take the box, as at those without lines.
     tight: whether to solve the region where it is an intersection.
     outward: whether to subtract the rounding error.
     chunk: rows at a time.
@@ -168,13 +171,13 @@ def _backward(network, region, boxes, target, rows, relaxed, leaves, tight, outw
     a, node = coefficients.pop(number), network.nodes[number]
     if number == 0:
       constant, parts = minimum(region, a[:, 0], tight=tight), ()
-    elif number in leaves or node.kind == 'maximum':
+    elif number in leaves or (node.kind != 'affine' and number not in relaxed):
       lower, upper = boxes[number]
       constant, parts = _dot(jnp.maximum(a, 0), lower) + _dot(jnp.minimum(a, 0), upper), ()
     elif node.kind == 'affine':
       constant, parts = _transposed(node, [jnp.zeros_like(boxes[i][0]) for i in node.inputs], a)
     else:
-      part, constant = _relaxed(a, relaxed[number])
+      part, constant = _relaxed(node, boxes[node.inputs[0]][0], a, relaxed[number])
       parts = (part,)
     if outward:
       lost += _lost(node, a, parts, boxes, number, relaxed)
@@ -202,7 +205,8 @@ def _lost(node, a, parts, boxes, number, relaxed):
   """What one step of `_backward` may be off by, over the boxes: float[S].
 
   The value itself is dotted with `a` (and `a` may be a sum of two); an affine step also rounds the
-  transposed product, of at most as many summands as it has outputs, an activation one product.
+  transposed product, of at most as many summands as it has outputs, an activation one product, a
+  maximum one of each window that a value lies in.
   """
   size, absolute = node_size(node), jnp.abs(a)
   rounding = gamma(2 * size + 16, a.dtype)
@@ -213,9 +217,12 @@ def _lost(node, a, parts, boxes, number, relaxed):
   elif parts:
     line = relaxed[number]
     offsets = jnp.maximum(jnp.abs(line.lower_offset), jnp.abs(line.upper_offset))
-    lost += rounding * (
-      _dot(jnp.abs(parts[0]), magnitude(boxes[node.inputs[0]])) + _dot(absolute, offsets)
-    )
+    largest = magnitude(boxes[node.inputs[0]])
+    if node.kind == 'maximum':  # Weights of 1 at most; windows that overlap may cancel in `parts`.
+      reach = _dot(absolute, node.apply(largest))
+    else:
+      reach = _dot(jnp.abs(parts[0]), largest)
+    lost += rounding * (reach + _dot(absolute, offsets))
   return lost
 
 
@@ -225,20 +232,29 @@ def node_size(node) -> int:
 
 
 def relaxations(network, boxes, slope, outward=False):
-  """Lines of every activation: number of its node -> `Lines`."""
+  """Lines of every activation and maximum: number of its node -> `Lines` or `Selection`.
+
+  Of a network whose boxes are known up to some node, the lines up to there.
+  """
   slope_of = slope if callable(slope) else lambda number: slope
-  return {
-    number: lines(node.kind, boxes[node.inputs[0]], slope=slope_of(number), outward=outward)
-    for number, node in enumerate(network.nodes)
-    if node.kind in ACTIVATIONS
-  }
+  found = {}
+  for number, node in enumerate(network.nodes[: len(boxes)]):
+    if node.kind in ACTIVATIONS:
+      box = boxes[node.inputs[0]]
+      found[number] = lines(node.kind, box, slope=slope_of(number), outward=outward)
+    elif node.kind == 'maximum':
+      found[number] = maximum_lines(node, boxes[node.inputs[0]], outward=outward)
+  return found
 
 
-def _relaxed(a, line):
-  """Coefficients below an activation, and the constant that they leave."""
+def _relaxed(node, below, a, line):
+  """Coefficients below an activation or maximum, and the constant that they leave."""
   positive, negative = jnp.maximum(a, 0), jnp.minimum(a, 0)
+  constant = _dot(positive, line.lower_offset) + _dot(negative, line.upper_offset)
+  if node.kind == 'maximum':
+    return selected(node, jnp.zeros_like(below), positive, negative, line), constant
   part = positive * _rows(line.lower_slope, a) + negative * _rows(line.upper_slope, a)
-  return part, _dot(positive, line.lower_offset) + _dot(negative, line.upper_offset)
+  return part, constant
 
 
 def _rows(slope, a):
@@ -288,13 +304,11 @@ def _tightened(network, region, slope, chunk, outward):
   exact = linear if region.norm == 'linf' and _is_direct(network, linear) else set()
 
   def tighten(number, boxes):
-    if number in exact or number == network.output:
+    # Lines do not leave the box that a monotone step makes of the tightened box of its argument.
+    known = number in exact or network.nodes[number].kind != 'affine'
+    if known or number == network.output:
       return boxes[number]
-    relaxed = {
-      i: lines(node.kind, boxes[node.inputs[0]], slope=slope, outward=outward)
-      for i, node in enumerate(network.nodes[: number + 1])
-      if node.kind in ACTIVATIONS
-    }
+    relaxed = relaxations(network, boxes, slope, outward)
     return _of_node(network, region, boxes, number, relaxed, chunk, outward)
 
   return tighten
@@ -308,6 +322,10 @@ def _is_direct(network, linear) -> bool:
 
 def _of_node(network, region, boxes, number, relaxed, chunk, outward):
   """(lower, upper) of all values of a node."""
+  if _local.applies(network, number):
+    return _local.neuron_bounds(
+      network, region, boxes, number, relaxed, outward=outward, chunk=chunk
+    )
   shape, dtype = network.nodes[number].shape, boxes[number][0].dtype
   size = math.prod(shape)
   rows = jnp.eye(size, dtype=dtype).reshape(size, *shape)

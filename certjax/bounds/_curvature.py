@@ -9,6 +9,7 @@ and low <= s'' <= high everywhere, so it is at least W_1^T diag(n) W_1, n_i = mi
 radius. All in numpy float64, rounded in the sound direction.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -79,18 +80,42 @@ def curvature(first, last, *, activation='softplus', beta=1.0):
     Singla & Feizi 2020 (arXiv:2006.00731), of two layers; Singla & Feizi 2022 (arXiv:2211.08453),
     scaled softplus.
   """
-  first, last = _weights(first, last)
-  bounds = _activation(activation)
+  first, last = checked_weights(first, last)
+  bounds = activation_bounds(activation)
   if not 0 < beta < np.inf:
     raise ValueError(f'`beta` must be positive and finite, got {beta}.')
-  num_classes = len(last)
-  found = np.zeros((num_classes, num_classes))
-  for y in range(num_classes):
-    for j in range(num_classes):
-      w = last[y] - last[j]
-      bend = -np.minimum(bounds.low * w, bounds.high * w) * beta
-      found[y, j] = _largest_eigenvalue(first, bend)
+  found = np.zeros((len(last), len(last)))
+  for y, j in itertools.combinations(range(len(last)), 2):
+    w = last[y] - last[j]
+    down, up = (-np.minimum(bounds.low * v, bounds.high * v) * beta for v in (w, -w))
+    found[y, j] = _largest_eigenvalue(first, down)
+    # Of sigmoid and tanh both are the same problem.
+    found[j, y] = found[y, j] if (down == up).all() else _largest_eigenvalue(first, up)
   return found
+
+
+def hidden_lipschitz(weights, *, activation='softplus'):
+  r"""The constant of the last hidden layer of a fully connected network.
+
+    L = prod_{I < L} slope |W_I|_2
+
+  Args:
+    weights: [W_1, ..., W_L], float[out, in] each; the last is not read.
+    activation: a key of `SMOOTH_ACTIVATIONS`.
+
+  Returns:
+    A float, rounded up.
+
+  Raises:
+    ValueError: as `curvature`.
+
+  Example:
+    >>> round(hidden_lipschitz([[[3.0, 4.0]], [[1.0]]], activation='sigmoid'), 9)
+    1.25
+  """
+  weights, bounds = checked_weights(*weights), activation_bounds(activation)
+  norms = [np.sqrt(_largest_eigenvalue(matrix)) * bounds.slope for matrix in weights[:-1]]
+  return float(np.prod(norms) * (1 + units(2 * len(norms))))
 
 
 def deep_curvature(weights, *, activation='softplus'):
@@ -118,14 +143,14 @@ def deep_curvature(weights, *, activation='softplus'):
   References:
     Singla & Feizi 2020 (arXiv:2006.00731), Theorem 4.
   """
-  weights = _weights(*weights)
-  bounds = _activation(activation)
+  weights = checked_weights(*weights)
+  bounds = activation_bounds(activation)
   total, reach, sensitivities = 0.0, 1.0, _sensitivities(weights, bounds.slope)
   for index, (matrix, sensitivity) in enumerate(zip(weights, sensitivities, strict=False)):
     reach *= (bounds.slope if index else 1.0) * np.sqrt(_largest_eigenvalue(matrix))
     total += reach**2 * np.max(sensitivity, axis=-1)
   size = sum(sum(matrix.shape) for matrix in weights)
-  return total * max(bounds.high, -bounds.low) * (1 + _units(size))
+  return total * max(bounds.high, -bounds.low) * (1 + units(size))
 
 
 def expansion(z, first, first_bias, last, last_bias, *, curvature, beta=1.0) -> Expansion:
@@ -153,14 +178,14 @@ def expansion(z, first, first_bias, last, last_bias, *, curvature, beta=1.0) -> 
     >>> around.label.tolist(), around.gap.round(6).tolist(), around.slope.round(6).tolist()
     ([0], [[-0.0, 1.886294]], [[0.0, 1.0]])
   """
-  first, last = _weights(first, last)
+  first, last = checked_weights(first, last)
   z, first_bias, last_bias = (np.asarray(a, np.float64) for a in (z, first_bias, last_bias))
   _check_shapes(z, first, first_bias, last, last_bias, curvature)
   before = z @ first.T + first_bias
   logits = np.logaddexp(0, beta * before) / beta @ last.T + last_bias
   jacobian = (last * special.expit(beta * before)[..., None, :]) @ first
   size = np.abs(z) @ np.abs(first).T + np.abs(first_bias)  # Of the terms of `before`.
-  unit = _units(sum(first.shape))
+  unit = units(sum(first.shape))
   error = unit * ((size + np.log(2) / beta) @ np.abs(last).T + np.abs(last_bias))
   lengths = np.linalg.norm(first, axis=1)
   tilt = unit * (((1 + beta * size / 4) * lengths) @ np.abs(last).T)
@@ -193,27 +218,31 @@ def _largest_eigenvalue(matrix, scale=None):
   trace, which bounds every entry's absolute terms.
   """
   scale = np.ones(len(matrix)) if scale is None else scale
+  matrix, scale = matrix[scale > 0], scale[scale > 0]
+  if not len(matrix):
+    return 0.0
   trace = float(scale @ (matrix**2).sum(axis=1))
   if len(matrix) < matrix.shape[1]:
     rows = np.sqrt(scale)[:, None] * matrix
     gram = rows @ rows.T
   else:
     gram = matrix.T @ (scale[:, None] * matrix)
-  return max(0.0, float(np.linalg.eigvalsh(gram)[-1]) + _units(10 * sum(matrix.shape)) * trace)
+  return max(0.0, float(np.linalg.eigvalsh(gram)[-1]) + units(10 * sum(matrix.shape)) * trace)
 
 
-def _units(num_terms):
+def units(num_terms):
   """An upper bound of the relative error of a sum of so many products, four times over."""
   return 4 * (num_terms + 8) * np.finfo(np.float64).eps
 
 
-def _activation(name):
+def activation_bounds(name):
+  """The `Activation` of a name, or one clear error."""
   if name not in SMOOTH_ACTIVATIONS:
     raise ValueError(f'`activation` must be one of {", ".join(SMOOTH_ACTIVATIONS)}; got {name!r}.')
   return SMOOTH_ACTIVATIONS[name]
 
 
-def _weights(*weights):
+def checked_weights(*weights):
   """float64 matrices that can follow each other."""
   weights = [np.asarray(matrix, np.float64) for matrix in weights]
   shapes = [matrix.shape for matrix in weights]

@@ -11,6 +11,7 @@ backward pass of CROWN with both lines of one slope, and the boxes by the same p
 from certjax.bounds._crown import (
   _each,
   _of_node,
+  _one_sided,
   _two_sided,
   backward,
   relaxations,
@@ -22,13 +23,14 @@ from certjax.bounds._zonotope import enclose, projected
 
 
 def dual(
-  model_fn, region, spec=None, *, projections=None, key=None, chunk=None, outward=False
+  model_fn, region, spec=None, *, projections=None, key=None, chunk=None, outward=False,
+  upper=True,
 ):  # fmt: skip
-  """The dual bounds of Wong & Kolter of a network's outputs, or of linear functions of them.
+  """The dual bounds of Wong & Kolter; with `projections` an estimate of them, which proves nothing.
 
-  Not intersected with intervals anywhere, so that they equal published values: `crown` with
-  slope='same' intersects, and is usually tighter. For published L_inf numbers the ball is not cut off at [0, 1]
-  either: `bounds.ball(x, eps, clip=None)`.
+  Of a network's outputs, or of linear functions of them. Not intersected with intervals anywhere, so
+  that they equal published values: `crown` with slope='same' intersects, and is usually tighter. For
+  published L_inf numbers the ball is not cut off at [0, 1] either: `bounds.ball(x, eps, clip=None)`.
 
   Args:
     model_fn, spec: as in `interval`.
@@ -38,10 +40,11 @@ def dual(
       stays exact.
     key: of the combinations, the same for all images.
     chunk: rows of one backward pass, to bound memory; default all.
-    outward: as in `interval`; not with `projections`.
+    outward: as in `interval`; not with `projections`, so that `verify` and `largest` refuse them.
+    upper: whether the upper bounds are wanted, which cost as much again.
 
   Returns:
-    (lower, upper), float[B, S] each.
+    (lower, upper), float[B, S] each; upper is infinite where it is not wanted.
 
   Raises:
     ValueError: as `interval`; for `projections` with `outward`, without a key, or on a ball of norm 'l1'.
@@ -71,7 +74,7 @@ def dual(
       network, region, boxes, network.output, rows, relaxed, outward=outward, chunk=chunk
     )
 
-  return _each(_two_sided(bound), model_fn, region, spec)
+  return _each(_two_sided(bound) if upper else _one_sided(bound), model_fn, region, spec)
 
 
 def _boxes(network, region, chunk, outward):

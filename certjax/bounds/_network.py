@@ -15,6 +15,7 @@ import numpy as np
 from jax.extend import core
 
 from certjax.bounds import _affine
+from certjax.bounds._maximum import window_values
 
 ACTIVATIONS = ('relu', 'tanh', 'logistic', 'softplus')
 _CALLS = {
@@ -37,6 +38,8 @@ class Node(NamedTuple):
       max(a, b), which as b + relu(a - b) would get a wider interval; ('min', a, b) likewise.
     shape: of its value.
     rowwise: whether `apply` takes any number of rows in place of the one.
+    local: of an affine node, where an output's inputs lie (`_affine.Piece`).
+    windows: of a maximum, (x, fill) -> the values of every window, [W, ...].
   """
 
   kind: str
@@ -47,6 +50,8 @@ class Node(NamedTuple):
   between: tuple | None
   shape: tuple
   rowwise: bool = False
+  local: object = None
+  windows: Callable | None = None
 
 
 class Network(NamedTuple):
@@ -99,10 +104,13 @@ class _Walk:
     self.nodes = []
 
   def add(
-    self, kind, inputs, apply, shape, *, spread=None, terms=1, between=None, rowwise=False
-  ) -> _Ref:
+    self, kind, inputs, apply, shape, *, spread=None, terms=1, between=None, rowwise=False,
+    local=None, windows=None,
+  ) -> _Ref:  # fmt: skip
     inputs = tuple(ref.node for ref in inputs)
-    self.nodes.append(Node(kind, inputs, apply, spread, terms, between, tuple(shape), rowwise))
+    self.nodes.append(
+      Node(kind, inputs, apply, spread, terms, between, tuple(shape), rowwise, local, windows)
+    )
     return _Ref(len(self.nodes) - 1)
 
   def run(self, jaxpr, consts, arguments, path):
@@ -141,7 +149,7 @@ class _Walk:
     inputs = [value for value in values if isinstance(value, _Ref)]
     return [
       self.add('affine', inputs, _part(piece.apply, i), var.aval.shape,
-               spread=_part(piece.spread, i), terms=piece.terms, rowwise=piece.rowwise)
+               spread=_part(piece.spread, i), terms=piece.terms, rowwise=piece.rowwise, local=piece.local)
       for i, var in enumerate(equation.outvars)
     ]  # fmt: skip
 
@@ -196,6 +204,8 @@ class _Walk:
     if not isinstance(a, _Ref) and _is_zero(a):
       return self.relu(b)
     a, b = (a, b) if isinstance(a, _Ref) else (b, a)
+    if not isinstance(b, _Ref) and _is_lowest(b):
+      return a
     above = self.relu(self.difference(a, b))
     if not isinstance(b, _Ref):
       return self.affine([above], lambda r: r + b, lambda r: r)
@@ -228,7 +238,8 @@ class _Walk:
 
   def reduction(self, equation, values):
     apply = lambda x: equation.primitive.bind(x, **equation.params)
-    return self.add('maximum', values, apply, equation.outvars[0].aval.shape)
+    shape, windows = equation.outvars[0].aval.shape, window_values(equation)
+    return self.add('maximum', values, apply, shape, windows=windows)
 
 
 _SPECIAL = {
@@ -268,6 +279,11 @@ def _called(name, inner, params) -> str:
 def _is_zero(value) -> bool:
   """Whether a constant is known to be zero; a traced one is not."""
   return not isinstance(value, jax.core.Tracer) and not np.any(np.asarray(value))
+
+
+def _is_lowest(value) -> bool:
+  """Whether a constant is known to be -inf, where a maximum starts."""
+  return not isinstance(value, jax.core.Tracer) and bool(np.all(np.asarray(value) == -np.inf))
 
 
 def _part(function, i):

@@ -42,7 +42,10 @@ def lines(kind, box, *, slope='adaptive', outward=False) -> Lines:
   if not outward:
     return made
   reach = jnp.maximum(jnp.abs(box[0]), jnp.abs(box[1]))
-  steepest = jnp.maximum(jnp.abs(made.lower_slope), jnp.abs(made.upper_slope))
+  if kind == 'relu':  # Slopes may come one a row; offsets do not, and slopes are at most 1.
+    steepest = jnp.ones_like(reach)
+  else:
+    steepest = jnp.maximum(jnp.abs(made.lower_slope), jnp.abs(made.upper_slope))
   ulps = 8 if kind == 'relu' else _ULPS
   scale = (1 + steepest) * reach + (0 if kind == 'relu' else 1)
   slip = ulps * float(jnp.finfo(reach.dtype).eps) * scale

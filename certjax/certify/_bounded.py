@@ -18,7 +18,7 @@ class Bounded(NamedTuple):
     unit: of the radius.
     shape: None: images of every shape.
     eps: the radius that is tried.
-    bound: one of `BOUNDS`.
+    bound: one of `BOUNDS`, or that of `patch_ibp` or `sparse_ibp`, which use no further attribute.
     largest: whether to look for the largest radius up to `eps`, by bisection.
     slope: of the lower line of an unstable ReLU, for linear bounds.
     num_steps: ascent steps on the slopes, for linear bounds.

@@ -29,9 +29,10 @@ def enumerated(model_fn, views, x, *, slack=None, chunk=1000, mesh=None, slots=N
     views: `Views`, such as `smoothing.deterministic_splitting(...)`.
     x: float[B, H, W, C], images; on the grid of 1 / `views.quantization` if that is not None.
     slack: a view whose two largest logits are no more than this apart (or NaN) counts against the
-      label: it is given to the strongest rival. The certificate then holds for every program
-      whose logits are less than slack / 2 away from these; nothing is certified where the views could
-      choose another label. None trusts this program; `enumerated_counts` and `from_counts`
+      label: it is given to the strongest rival. (Views with a `doubt` of their own: each vote in
+      doubt is withheld from the label and given to its rivals.) The certificate then holds for every
+      program whose logits are less than slack / 2 away from these; nothing is certified where the views
+      could choose another label. None trusts this program; `enumerated_counts` and `from_counts`
       give both radii of one evaluation.
     chunk: rows of the model's batch on each device.
     mesh: default all devices of this process.
@@ -42,7 +43,7 @@ def enumerated(model_fn, views, x, *, slack=None, chunk=1000, mesh=None, slots=N
 
   Raises:
     ValueError: on an empty batch, a wrong shape, images off the grid, a bad `chunk` or
-      `slack`, or `slack` with views whose votes are not summed.
+      `slack`, or `slack` with views whose votes are not summed, and that have no `doubt`.
 
   Example:
     >>> import jax.numpy as jnp
@@ -55,18 +56,11 @@ def enumerated(model_fn, views, x, *, slack=None, chunk=1000, mesh=None, slots=N
   References:
     Levine & Feizi 2021 (arXiv:2103.10834).
   """
-  if views.needs == 'counts':
-    counts, unsure = enumerated_counts(
-      model_fn, views, x, slack=0.0 if slack is None else slack, chunk=chunk, mesh=mesh, slots=slots
-    )
-    return from_counts(views, counts, None if slack is None else unsure)
   if slack is not None:
-    raise ValueError(
-      f'`slack` is for views whose votes are summed; these need {views.needs!r}: put the slack '
-      f'into their `vote`, and leave slack=None here.'
-    )
-  x = check_views(views, x, chunk=chunk)
-  return views.decide(_run(model_fn, views, x, 0.0, chunk, mesh, slots).astype(bool))
+    _check_doubt(views)
+  x = check_views(views, x, slack=slack or 0.0, chunk=chunk)
+  counts, unsure = tallied(views, _run(model_fn, views, x, slack or 0.0, chunk, mesh, slots))
+  return from_counts(views, counts, None if slack is None else unsure)
 
 
 def enumerated_counts(model_fn, views, x, *, slack=0.0, chunk=1000, mesh=None, slots=None):
@@ -80,7 +74,8 @@ def enumerated_counts(model_fn, views, x, *, slack=0.0, chunk=1000, mesh=None, s
 
   Returns:
     counts int64[B, K], and unsure int64[B, K]: how many of them are of views whose two largest
-    logits are no more than `slack` apart.
+    logits are no more than `slack` apart; of views with a `doubt`, how many votes, given or
+    not, are in doubt.
 
   Raises:
     ValueError: as `enumerated`.
@@ -88,8 +83,22 @@ def enumerated_counts(model_fn, views, x, *, slack=0.0, chunk=1000, mesh=None, s
   if views.needs != 'counts':
     raise ValueError(f'the votes of these views are not summed: they need {views.needs!r}.')
   x = check_views(views, x, slack=slack, chunk=chunk)
-  totals = _run(model_fn, views, x, slack, chunk, mesh, slots)
-  return totals[:, 0], totals[:, 1]
+  return tallied(views, _run(model_fn, views, x, slack, chunk, mesh, slots))
+
+
+def tallied(views, totals):
+  """Reads what the program of `views_program` counted.
+
+  Args:
+    views: of the program.
+    totals: int[..., 2, K], or int[..., num_views, K] where `views.needs` is 'votes'.
+
+  Returns:
+    (counts, unsure), as `enumerated_counts` gives them; or both bool[..., num_views, K].
+  """
+  if views.needs == 'counts':
+    return totals[..., 0, :], totals[..., 1, :]
+  return totals % 2 == 1, totals >= 2
 
 
 def from_counts(views, counts, unsure=None) -> Certificate:
@@ -97,9 +106,9 @@ def from_counts(views, counts, unsure=None) -> Certificate:
 
   Args:
     views: whose counts these are.
-    counts: int[..., K], votes.
+    counts: int[..., K], votes; or bool[..., num_views, K] where `views.needs` is 'votes'.
     unsure: int[..., K], those among them that count against the label, or None. Views that
-      voted for nobody (NaN) are then unsure as well.
+      voted for nobody (NaN) are then unsure as well. Of views with a `doubt`: as `tallied`.
 
   Returns:
     A `Certificate`; `ABSTAIN` where the unsure votes could choose another label.
@@ -112,16 +121,24 @@ def from_counts(views, counts, unsure=None) -> Certificate:
     120.0
     110.0
   """
-  counts = np.asarray(counts, np.int64)
+  proof = views.decide(counts)
   if unsure is None:
-    return views.decide(counts)
-  unsure = np.asarray(unsure, np.int64)
-  doubtful = views.num_views - (counts - unsure).sum(axis=-1, keepdims=True)
-  label = np.argmax(counts, axis=-1)
-  ours = np.arange(counts.shape[-1]) == label[..., None]
-  # Each rival gets them all: whichever is the strongest, it has no more than that.
-  proof = views.decide(counts - unsure + np.where(ours, 0, doubtful))
+    return proof
+  label = proof.label
+  ours = np.arange(np.shape(counts)[-1]) == label[..., None]
+  proof = views.decide(_against(views, np.asarray(counts), np.asarray(unsure), ours))
   return certificate(np.where(proof.label == label, label, ABSTAIN), proof.radius)
+
+
+def _against(views, counts, unsure, ours):
+  """The votes when whatever is unsure speaks against `ours`, bool[..., K], the label's column."""
+  if views.needs == 'votes':
+    return np.where(ours[..., None, :], counts & ~unsure, counts | unsure)
+  if views.doubt is not None:
+    return np.where(ours, counts - unsure, counts + unsure)
+  doubtful = views.num_views - (counts - unsure).sum(axis=-1, keepdims=True)
+  # Each rival gets them all: whichever is the strongest, it has no more than that.
+  return counts - unsure + np.where(ours, 0, doubtful)
 
 
 def views_program(model_fn, views, shape, chunk, *, slack=0.0) -> _program.Program:
@@ -133,15 +150,18 @@ def views_program(model_fn, views, shape, chunk, *, slack=0.0) -> _program.Progr
 
   Returns:
     A program whose counts are (votes, unsure) int[2, K] of views whose votes are summed,
-    else the votes themselves, int[num_views, K].
+    else vote + 2 unsure of each, int[num_views, K]; `tallied` reads both.
   """
   model_fn, view, vote = (_program.as_pytree(fn) for fn in (model_fn, views.view, views.vote))
+  doubt = None if views.doubt is None else _program.as_pytree(views.doubt)
   perturb = jax.tree_util.Partial(_see, view)
   # One ulp more: a gap that the subtraction rounded up to the slack is below it.
   slack = np.nextafter(np.float32(slack), np.float32(np.inf)) if slack else np.float32(0)
   num_classes = _program.num_classes(model_fn, perturb, shape, chunk)
+  if slack:
+    _check_doubt(views)
   summed = views.needs == 'counts'
-  tally = jax.tree_util.Partial(_tally_counts if summed else _tally_votes, vote, slack)
+  tally = jax.tree_util.Partial(_tally_counts if summed else _tally_votes, vote, doubt, slack)
   bins = (2 if summed else views.num_views, num_classes)
   return _program.Program(model_fn, perturb, tally, jax.random.split(jax.random.key(0), 1), bins)
 
@@ -161,26 +181,28 @@ def _see(view, key, number, x):
   return view(x, number)
 
 
-def _tally_counts(vote, slack, counts, row, number, logits, extra):
+def _tally_counts(vote, doubt, slack, counts, row, number, logits, extra):
   del number, extra
-  ballots, close = _ballots(vote, slack, logits)
-  both = jnp.stack([ballots, ballots & close[:, None]], axis=1).astype(counts.dtype)
+  both = jnp.stack(_ballots(vote, doubt, slack, logits), axis=1).astype(counts.dtype)
   return counts.at[row].add(both, mode='drop')
 
 
-def _tally_votes(vote, slack, counts, row, number, logits, extra):
+def _tally_votes(vote, doubt, slack, counts, row, number, logits, extra):
   del extra
-  ballots, _ = _ballots(vote, slack, logits)
-  return counts.at[row, number].add(ballots.astype(counts.dtype), mode='drop')
+  ballots, unsure = (each.astype(counts.dtype) for each in _ballots(vote, doubt, slack, logits))
+  return counts.at[row, number].add(ballots + 2 * unsure, mode='drop')
 
 
-def _ballots(vote, slack, logits):
-  """bool[chunk, K], the votes of each item, none where a logit is NaN; bool[chunk], unsure."""
-  whole = ~jnp.any(jnp.isnan(logits), axis=-1)
+def _ballots(vote, doubt, slack, logits):
+  """bool[chunk, K] both: the votes of each item, none where a logit is NaN; which of them are unsure."""
+  whole = ~jnp.any(jnp.isnan(logits), axis=-1, keepdims=True)
+  ballots = vote(logits) & whole
+  if doubt is not None:
+    return ballots, doubt(logits, slack) | ~whole
   largest = lax.top_k(logits, min(2, logits.shape[-1]))[0]
   single = jnp.full(len(logits), jnp.inf)
   gap = largest[:, 0] - largest[:, 1] if logits.shape[-1] > 1 else single
-  return vote(logits) & whole[:, None], ~(gap >= slack)
+  return ballots, ballots & ~(gap >= slack)[:, None]
 
 
 def check_views(views, x, *, slack=0.0, chunk=1):
@@ -198,6 +220,14 @@ def check_views(views, x, *, slack=0.0, chunk=1):
   if views.quantization is not None:
     _check_grid(x, views.quantization)
   return x
+
+
+def _check_doubt(views):
+  if views.needs != 'counts' and views.doubt is None:
+    raise ValueError(
+      f'`slack` is for views whose votes are summed; these need {views.needs!r}: give them a '
+      f'`doubt`, or leave slack=None.'
+    )
 
 
 def _check_grid(x, quantization):

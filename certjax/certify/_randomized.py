@@ -15,6 +15,7 @@ from certjax.certify._confidence import (
   clopper_pearson_upper,
   predict_p_value,
 )
+from certjax.smoothing import COUNTED
 
 SELECTION, ESTIMATION, PREDICTION = 0, 1, 2
 """Purposes of samples, folded into the key: independent draws."""
@@ -41,7 +42,8 @@ def sampled(
 
   1. `num_selection` samples choose the class A.
   2. `num_samples` fresh samples give p_a, the Clopper-Pearson lower bound of A's probability.
-  3. The radius is `smoothing.radius(p_a)`; nothing is certified where it is 0.
+  3. The radius is `smoothing.radius(p_a)`; nothing is certified where it is 0, unless radii are
+     whole numbers (of pixels): p_a > 1/2 then certifies the label of x itself, with radius 0.
 
   Args:
     key: one typed key; the noise depends on it, `index` and the sample's number only.
@@ -151,14 +153,18 @@ def from_votes(
   candidate, counts = np.asarray(candidate), np.asarray(counts)
   top = np.take_along_axis(counts, candidate[..., None], axis=-1)[..., 0]
   if not runner_up:
-    radius = smoothing.radius(clopper_pearson(top, num_samples, alpha=alpha), x=x)
+    p_a, p_b = clopper_pearson(top, num_samples, alpha=alpha), 0.5  # A majority.
+    radius = smoothing.radius(p_a, x=x)
   else:
     others = np.where(np.arange(counts.shape[-1]) == candidate[..., None], 0, counts)
     p_a = clopper_pearson(top, num_samples, alpha=_TOP_SHARE * alpha)
     p_b = clopper_pearson_upper(others.max(axis=-1), num_samples, alpha=(1 - _TOP_SHARE) * alpha)
     p_b = np.minimum(p_b, np.nextafter(1 - p_a, 2.0))
     radius = smoothing.radius(p_a, p_b, x=x)
-  return certificate(np.where(radius > 0, candidate, ABSTAIN), radius)
+  proved = radius > 0
+  if smoothing.unit in COUNTED:  # The label of x itself, radius 0, is a certificate too.
+    proved = proved | (p_a > p_b)
+  return certificate(np.where(proved, candidate, ABSTAIN), radius)
 
 
 def predict(key, model_fn, smoothing, x, *, index=None, num_samples, alpha, chunk=1000, mesh=None):

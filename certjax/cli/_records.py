@@ -40,7 +40,7 @@ def write(kind, config):
   config = _subject.like_training(config, training)
   smoothing, arguments = check(kind, config, data.dataset(training['dataset']).shape)
   images = _images(config, training)
-  model_fn, variables = subject.load(images)
+  model_fn, variables = subject.load(images, smoothing)
   network, constants = _network(smoothing, model_fn, data.dataset(training['dataset']).shape)
   header = evaluate.header(
     kind, _settings(config, training, arguments), smoothing,
@@ -68,7 +68,7 @@ def write(kind, config):
 
 
 def check(kind, config, shape):
-  """The `Smoothing`, `Views`, `Margin` or `Bounded`, and the other arguments of the loop over images.
+  """The `Smoothing`, `Views`, `Margin`, `Bounded` or `Curved`, and the other arguments of the loop over images.
 
   Raises:
     ValueError: if they can never give a record.
@@ -86,6 +86,11 @@ def check(kind, config, shape):
   if evaluate.is_clean(smoothing):
     _check_clean(kind, config, smoothing)
     arguments = {}  # Images go one by one.
+  if kind == 'predict' and getattr(smoothing, 'doubt', None) is not None:
+    raise ValueError(
+      f'`predict` draws views and counts their largest logits; the votes of {config.method} are others: '
+      f'`certjax certify` records its labels.'
+    )
   if getattr(config, 'slack', None) is not None and not evaluate.is_exact(smoothing):
     raise ValueError(f'`slack` is of exact methods; {config.method} is sampled.')
   if getattr(config, 'slack', None) is not None and not 0 <= config.slack < float('inf'):
@@ -138,18 +143,24 @@ def _network(smoothing, model_fn, shape):
 
   if isinstance(smoothing, certify.Bounded):
     return evaluate.bounded_network(model_fn, smoothing, shape=shape), None
+  if isinstance(smoothing, certify.Curved):
+    network = evaluate.curved_network(model_fn, smoothing, shape=shape)
+    return network, network.constants
   if not isinstance(smoothing, certify.Margin):
     return None, None
   network = evaluate.exact_network(model_fn, shape=shape)
-  return network, {'lipschitz': network.lipschitz, 'rounding': network.rounding}
+  return network, network.constants
 
 
 def _of_network(network, images, arguments):
   """The generator of (record, seconds) of a proof without noise."""
   from certjax import evaluate
 
-  margin = isinstance(network, evaluate.ExactNetwork)
-  make = evaluate.margin_records if margin else evaluate.bounded_records
+  make = {
+    evaluate.ExactNetwork: evaluate.margin_records,
+    evaluate.CurvedNetwork: evaluate.curved_records,
+    evaluate.BoundedNetwork: evaluate.bounded_records,
+  }[type(network)]
   return make(network, images, **arguments)
 
 

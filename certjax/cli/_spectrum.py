@@ -11,7 +11,7 @@ def spectrum(arguments):
 
   trained = train.load_run(config.run)
   module = models.module_of(trained.model_fn)
-  shape = data.dataset(trained.config['dataset']).shape
+  shape = tuple(trained.config.get('input_shape') or data.dataset(trained.config['dataset']).shape)
   found = models.layers_of(module, trained.variables, shape)
   spectra = []
   with _progress.bar('measuring', 'layers') as bar:

@@ -15,7 +15,7 @@ class Subject(NamedTuple):
 
   Attributes:
     training: dict, the config of its training, or what stands for it.
-    load: `(images) -> (model_fn, tree that stands for its weights)`.
+    load: `(images, smoothing) -> (model_fn, tree that stands for its weights)`.
   """
 
   training: dict
@@ -48,7 +48,7 @@ def find(config) -> Subject:
     'model': config.model,
   }  # fmt: skip
   load = _own if ':' in config.model else _published
-  return Subject(training, lambda images: load(config, images))
+  return Subject(training, lambda images, smoothing: load(config, images, smoothing))
 
 
 def _trained(config):
@@ -58,15 +58,28 @@ def _trained(config):
     if getattr(config, name) not in (None, False):
       raise ValueError(f'`{name}` goes with --model; {config.run} has its own.')
 
-  def load(images):
-    del images
+  def load(images, smoothing):
     trained = train.load_run(config.run, config.checkpoint)
+    _check_seen(config.run, trained.config, images, smoothing)
     return _rounded(config, trained.model_fn), trained.variables
 
   return Subject(train.read_config(config.run), load)
 
 
-def _published(config, images):
+def _check_seen(run, training, images, smoothing):
+  """Refuses a method that shows the model images of another shape than its training did."""
+  from certjax import data
+
+  x = data.to_float(data.take(images, slice(1)).images)
+  shape, seen = tuple(training.get('input_shape') or x.shape[1:]), _seen(smoothing, x).shape[1:]
+  if seen != shape:
+    raise ValueError(
+      f'the model of {run} sees images of shape {shape} (trained by `method` {training["method"]}), '
+      f'and this method shows it {seen}: choose one like that of its training.'
+    )
+
+
+def _published(config, images, smoothing):
   """An architecture by its name, with weights from a file."""
   from certjax import data, models
 
@@ -76,16 +89,20 @@ def _published(config, images):
       f'package.module:name, a model of your own).'
     )
   spec = data.dataset(config.dataset, config.data_dir)
+  x = data.to_float(data.take(images, slice(1)).images)
+  seen = _seen(smoothing, x)
+  # The data set's normalisation is of its own channels.
+  usual = (spec.mean, spec.std) if seen is x else ((0.0,), (1.0,))
   module = models.build(
-    config.model, num_classes=spec.num_classes, mean=config.mean or spec.mean,
-    std=config.std or spec.std,
+    config.model, num_classes=spec.num_classes, mean=config.mean or usual[0],
+    std=config.std or usual[1],
   )  # fmt: skip
-  shape = data.take(images, slice(1)).images.shape[1:]
+  shape = seen.shape[1:]
   variables = models.load_weights(config.weights, module, shape=shape)
   return _rounded(config, models.bind(module, variables)), variables
 
 
-def _own(config, images):
+def _own(config, images, smoothing):
   """package.module:name, imported from the working directory or the environment.
 
   A function hides its weights; its logits on some images stand for them.
@@ -103,7 +120,7 @@ def _own(config, images):
       raise ValueError("`precision` is of models in JAX: with --outside-jax it is the model's own.")
   else:
     model_fn = _rounded(config, models.as_model_fn(found))
-  x = data.to_float(data.take(images, slice(8)).images)
+  x = _seen(smoothing, data.to_float(data.take(images, slice(8)).images))
   try:
     logits = certify.evaluate(model_fn, x)
   except Exception as error:  # Whatever the user's code raises, in one line.
@@ -112,6 +129,17 @@ def _own(config, images):
     ) from error
   leaves = jax.tree.leaves(model_fn) if isinstance(model_fn, jax.tree_util.Partial) else []
   return model_fn, {'leaves': [np.asarray(leaf) for leaf in leaves], 'logits': logits}
+
+
+def _seen(smoothing, x):
+  """The images, or draws around them where the smoothing shows the model another shape."""
+  import jax
+
+  sample = getattr(smoothing, 'sample', None)
+  keys = jax.random.split(jax.random.key(0), len(x))
+  if sample is None or jax.eval_shape(sample, keys[0], x[0]).shape == x.shape[1:]:
+    return x
+  return jax.vmap(sample)(keys, x)
 
 
 def _import(name):
@@ -137,14 +165,14 @@ def like_training(config, training):
   """The config with method, noise and parameters of the training where it names none.
 
   Without any noise named, a network that was trained at bounds is certified by them, at the radius of
-  its training, and one that states its Lipschitz constant by that.
+  its training, one trained at its curvature by that, and one that states its Lipschitz constant by that.
 
   Raises:
     ValueError: if no noise is known, and no constant.
   """
   if config.method is None and config.sigma is None and (by_bounds := _trained_at_bounds(training)):
-    method, eps = by_bounds
-    parameters = {'eps': eps, **(config.parameters or {})}
+    method, parameters = by_bounds
+    parameters = {**parameters, **(config.parameters or {})}
     return dataclasses.replace(config, method=method, parameters=parameters)
   if config.method is None and training['method'] == 'none':
     if config.sigma is None and _states_constant(training['model']):
@@ -164,14 +192,20 @@ def like_training(config, training):
 
 
 def _trained_at_bounds(training):
-  """(method, eps) that a training at bounds aimed at; None for any other."""
+  """(method, its parameters) that a training at bounds aimed at; None for any other."""
   from certjax import train
 
   objective = training.get('objective')
+  if objective == 'crt':
+    return 'crc', {}
+  if objective in train.REPLACED:
+    name, default = train.REPLACED[objective]
+    return objective, {name: training['objective_parameters'].get(name, default)}
   if objective not in train.CERTIFIED:
     return None
-  method = {'crown-ibp': 'crown-ibp', 'wong-kolter': 'crown'}.get(objective, 'ibp')
-  return method, training['objective_parameters'].get('eps', train.DEFAULT_EPS)
+  proofs = {'crown-ibp': 'crown-ibp', 'diffai': 'crown', 'wong-kolter': 'crown'}
+  method = proofs.get(objective, 'ibp')
+  return method, {'eps': training['objective_parameters'].get('eps', train.DEFAULT_EPS)}
 
 
 def _states_constant(name):

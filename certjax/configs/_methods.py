@@ -21,7 +21,7 @@ class Method(NamedTuple):
   """One certification method.
 
   Attributes:
-    factory: `(*, shape=None, **parameters) -> Smoothing, Views, Margin or Bounded`; it imports
+    factory: `(*, shape=None, **parameters) -> Smoothing, Views, Margin, Bounded or Curved`; it imports
       what it needs when called.
     title: one line, for help and README.
     norm, unit: of the radius, by default.
@@ -45,6 +45,13 @@ class Method(NamedTuple):
   reference: str
 
 
+def _no_number(value, default):
+  """Whether a word stands where a factory takes a number: one is its default, or there is none."""
+  return isinstance(value, str) and (
+    default is inspect.Parameter.empty or isinstance(default, int | float)
+  )
+
+
 class _Factory(NamedTuple):
   """A factory of `certjax.smoothing`, or another room, by name, imported when called; with defaults,
   which may be functions of the number of pixel values."""
@@ -61,6 +68,8 @@ class _Factory(NamedTuple):
       raise ValueError(
         f'{self.name} has no parameter {", ".join(unknown)}; it takes {", ".join(known)}.'
       )
+    if words := [name for name, value in given.items() if _no_number(value, known[name].default)]:
+      raise ValueError(f'`{words[0]}` of {self.name} must be a number, got {given[words[0]]!r}.')
     if 'shape' in known:
       given['shape'] = shape
     defaults = {
@@ -98,6 +107,18 @@ def _bounds(bound, title, oracle, reference, preset):
     defaults={'bound': bound}, quantifier=_EXACT, preset=preset,
     assumptions='a network of steps that bounds know; an adversary in [0, 1]; real arithmetic',
   )  # fmt: skip
+
+
+_PATCHES = 'Levine & Feizi 2020 (arXiv:2002.10733)'
+_SHOWN = {
+  'norm': 'patch', 'unit': 'patch side', 'quantifier': _EXACT, 'preset': 'bands-mnist-quick',
+  'assumptions': 'one square patch, of any content; this compiled program (others: slack)',
+}  # fmt: skip
+_CHIANG = 'Chiang et al. 2020 (arXiv:2003.06693)'
+_REPLACED = {
+  'room': 'certify', 'quantifier': _EXACT,
+  'assumptions': 'a network of steps that bounds know; replaced pixels in [0, 1]; real arithmetic',
+}  # fmt: skip
 
 
 METHODS = {
@@ -166,11 +187,41 @@ METHODS = {
     'smoothing/discrete_test.py::test_radii_of_two_classes_against_all_outcomes', _LEE, norm='l0', unit='pixels',
     defaults={'keep': 0.2}, assumptions='images of 8-bit grey levels; a deterministic model',
   ),
+  'ablation': _row(
+    'ablation', 'Randomized ablation: a few random pixels are shown',
+    'smoothing/ablation_test.py::test_no_adversary_beats_the_radius',
+    'Levine & Feizi 2020 (arXiv:1911.09272)', norm='l0', unit='pixels',
+    assumptions='a deterministic model; random bits', preset='ablation-mnist-quick',
+  ),
+  'wasserstein': _row(
+    'wasserstein', 'Wasserstein smoothing: Laplace noise on the flow of mass between pixels',
+    'smoothing/wasserstein_test.py::test_no_shift_of_the_flow_beats_the_radius',
+    'Levine & Feizi 2020 (arXiv:1910.10783)', norm='wasserstein-l2', unit='mass',
+    assumptions=f'an adversary who moves mass, and makes none in any channel; {_FLOAT_NOISE}',
+    preset='wasserstein-mnist-quick',
+  ),
+  'bands': _row(
+    'bands', 'Derandomized smoothing against patches, by bands',
+    'smoothing/bands_test.py::test_no_patch_contradicts_a_certificate', _PATCHES, **_SHOWN,
+    defaults={'width': 2},
+  ),
+  'blocks': _row(
+    'blocks', 'Derandomized smoothing against patches, by blocks',
+    'smoothing/bands_test.py::test_no_patch_contradicts_a_certificate', _PATCHES, **_SHOWN,
+    defaults={'size': 3},
+  ),
   'lipschitz': _row(
     'lipschitz', 'Lipschitz margin', 'evaluate/margin_test.py::test_a_linear_classifier_is_certified_to_its_boundary',
     'Tsuzuku, Sato & Sugiyama 2018 (arXiv:1802.04034); Singla & Feizi 2021 (arXiv:2105.11417)',
     room='certify', quantifier=_EXACT, preset='lipconvnet5-soc-digits',
     assumptions='a network that states its Lipschitz constant; real arithmetic (float32 programs: slack)',
+  ),
+  'crc': _row(
+    'crc', 'Curvature of smooth networks (CRC)',
+    'bounds/curvature_crc_test.py::test_between_the_closed_form_and_the_distance',
+    'Singla & Feizi 2020 (arXiv:2006.00731)', room='certify', quantifier=_EXACT, audit='cra',
+    preset='crt-mnist',
+    assumptions='a fully connected network with one smooth activation; real arithmetic (float32 programs: slack)',
   ),
   'ibp': _bounds(
     'ibp', 'Interval bounds (IBP)', 'crown_test.py::test_interval_of_the_reference',
@@ -185,11 +236,21 @@ METHODS = {
     'crown', 'Linear bounds (CROWN)', 'crown_test.py::test_bounds_against_the_truth_by_integer_programming',
     'Zhang et al. 2018 (arXiv:1811.00866)', 'ibp-mnist-0.1',
   ),
+  'patch-ibp': _row(
+    'patch_ibp', 'Interval bounds against a patch',
+    'bounds/patch_test.py::test_no_filling_of_a_window_goes_below_the_bound', _CHIANG, norm='patch',
+    unit='patch side', **_REPLACED, preset='patch-ibp-mnist',
+  ),
+  'sparse-ibp': _row(
+    'sparse_ibp', 'Interval bounds against few pixels',
+    'bounds/patch_test.py::test_no_replaced_pixels_go_below_the_bound', _CHIANG, norm='l0',
+    unit='pixels', **_REPLACED, preset='sparse-ibp-mnist',
+  ),
 }  # fmt: skip
 
 
 def build_smoothing(method, *, shape=None, **parameters):
-  """The `Smoothing`, `Views`, `Margin` or `Bounded` of a row of the method table.
+  """The `Smoothing`, `Views`, `Margin`, `Bounded` or `Curved` of a row of the method table.
 
   Args:
     method: a key of `METHODS`.
@@ -209,7 +270,7 @@ def build_smoothing(method, *, shape=None, **parameters):
 
 
 def smoothing_of(method, sigma, parameters, *, shape, norm=None):
-  """The `Smoothing`, `Views`, `Margin` or `Bounded` that a config asks for.
+  """The `Smoothing`, `Views`, `Margin`, `Bounded` or `Curved` that a config asks for.
 
   Args:
     method: a key of `METHODS`.

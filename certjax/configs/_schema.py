@@ -19,18 +19,18 @@ class Train:
   """Architecture: digits-cnn, mnist-cnn, resnet20, resnet110, resnet18 (CIFAR), resnet18-imagenet, resnet50,
   wrn40-2, wrn28-10, wrn34-10; with a proved Lipschitz constant lipconvnet5-soc to lipconvnet40-cayley,
   kwlarge-soc, lipnext-l32w1024; with orthogonal convolutions resnet9-soc, resnet18-bcop; for bounds ibp-small,
-  ibp-medium, ibp-large, kw-mnist, mlp-5x100 (README names more)."""
+  ibp-medium, ibp-large, kw-mnist, mlp-5x100, mlp-255 (README names more)."""
   method: str = 'gaussian'
   """Smoothing method whose noise is added in training (a row of the method table), or 'none'."""
   sigma: float = 0.25
   """Standard deviation of the noise, in pixel values of [0, 1]."""
-  parameters: dict[str, float] = dataclasses.field(default_factory=dict)
+  parameters: dict[str, float | str] = dataclasses.field(default_factory=dict)
   """Further parameters of the method, as `--parameters keep 0.2` (README's table names them)."""
   objective: str = 'noise'
   """Training method: noise, stability, stability-clean, smooth-adv-pgd, smooth-adv-ddn, macer, consistency,
   smooth-mix; without noise (--method none): clean, adversarial (linf, PGD), adversarial-l2,
-  lipschitz (for Lipschitz networks), and at bounds of the network: ibp, crown-ibp, wong-kolter, sabr,
-  mtl-ibp; of its curvature (smooth networks): crt."""
+  lipschitz (for Lipschitz networks), and at bounds of the network: ibp, crown-ibp, diffai, wong-kolter,
+  sabr, mtl-ibp; against replaced pixels: patch-ibp, sparse-ibp; of its curvature (smooth networks): crt."""
   objective_parameters: dict[str, float] = dataclasses.field(default_factory=dict)
   """Its hyperparameters, as `--objective-parameters eps 0.25 num_noises 2`."""
   objective_warmup_epochs: float = 0.0
@@ -110,11 +110,12 @@ class Evaluation:
   """How records are kept: append (one growing file), or segments (files written once and whole, for
   mounted drives; the default for gs:// and the like)."""
   method: str | None = None
-  """Method: a row of the method table (default: that of training; without noise ibp, crown-ibp or crown
-  for a network trained at bounds, lipschitz for one with a proved constant)."""
+  """Method: a row of the method table (default: that of training; without noise ibp, crown-ibp, crown,
+  patch-ibp or sparse-ibp for a network trained at bounds, crc for one trained at
+  its curvature, lipschitz for one with a proved constant)."""
   sigma: float | None = None
   """Standard deviation of the noise, in pixel values of [0, 1] (default: that of training)."""
-  parameters: dict[str, float] | None = None
+  parameters: dict[str, float | str] | None = None
   """Further parameters of the method, as `--parameters keep 0.2` (default: those of training)."""
   chunk: int = 1000
   """Rows of the model's batch on each device."""

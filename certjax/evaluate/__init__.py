@@ -16,9 +16,16 @@ from certjax.evaluate._certification import (
   predicted_records,
   sequential_records,
 )
+from certjax.evaluate._curvature import (
+  CurvedNetwork,
+  curved_certificate,
+  curved_network,
+  curved_records,
+)
 from certjax.evaluate._header import header
 from certjax.evaluate._margin import (
   ExactNetwork,
+  SmoothHead,
   exact_network,
   margin_certificate,
   margin_records,
@@ -28,14 +35,19 @@ from certjax.evaluate._sanity import sanity_warnings
 
 __all__ = [
   'BoundedNetwork',
+  'CurvedNetwork',
   'ExactNetwork',
   'Rounding',
+  'SmoothHead',
   'accuracy',
   'bounded_certificate',
   'bounded_network',
   'bounded_records',
   'certified_records',
   'check_arguments',
+  'curved_certificate',
+  'curved_network',
+  'curved_records',
   'enumerated_records',
   'exact_network',
   'header',

@@ -14,12 +14,18 @@ import numpy as np
 
 from certjax import bounds, certify, data
 
+# Bounds against replaced pixels: what bounds the logits, and what proves an image.
+_REPLACED = {
+  'patch-ibp': (bounds.patch_interval, bounds.verify_patch),
+  'sparse-ibp': (bounds.sparse_interval, bounds.verify_sparse),
+}
+
 
 class BoundedNetwork(NamedTuple):
   """A network that bounds can read; made by `bounded_network`.
 
   Attributes:
-    model_fn: a `jax.tree_util.Partial`.
+    model_fn: a `jax.tree_util.Partial`, with its weights in float64.
     method: a `certify.Bounded`.
     bound: of `bounds`, with its options.
     num_classes: K.
@@ -52,14 +58,16 @@ def bounded_network(model_fn, method, *, shape) -> BoundedNetwork:
   """
   is_tree = isinstance(model_fn, jax.tree_util.Partial)
   model_fn = model_fn if is_tree else jax.tree_util.Partial(model_fn)
-  region = bounds.ball(np.zeros((1, *shape), np.float32), 0.0)
+  images = np.zeros((1, *shape), np.float32)
   try:
     with jax.numpy_dtype_promotion('standard'):
-      lower, _ = jax.eval_shape(bounds.interval, model_fn, region)
+      lower, _ = jax.eval_shape(_reader(method), model_fn, images)
   except ValueError:
     raise
   except Exception as error:  # Whatever the user's model raises: its cause stays visible.
     raise ValueError(f'`model_fn` does not take images of shape {tuple(shape)}: {error}') from error
+  with jax.default_device(_device()):
+    model_fn = bounds.widened(model_fn)
   return BoundedNetwork(model_fn, method, _bound(method), lower.shape[-1])
 
 
@@ -112,6 +120,10 @@ def bounded_records(network: BoundedNetwork, images, *, stop=lambda: False):
 def _certified(network, image):
   """The certificate of one image."""
   method, x = network.method, np.asarray(image, np.float64)[None]
+  if method.bound in _REPLACED:
+    with jax.default_device(_device()):
+      proof = network.bound(network.model_fn, x)
+    return certify.Certificate(proof.label[0], proof.radius[0])
   options = {'norm': method.norm, 'batch': 1}
   with jax.default_device(_device()):
     if method.largest:
@@ -125,7 +137,18 @@ def _certified(network, image):
   return certify.Certificate(proof.label[0], proof.radius[0])
 
 
+def _reader(method):
+  """`(model_fn, images) -> (lower, upper)` that meets every step of the model."""
+  if method.bound in _REPLACED:
+    bound, size = _REPLACED[method.bound][0], int(method.eps)
+    return lambda model_fn, images: bound(model_fn, images, size)
+  return lambda model_fn, images: bounds.interval(model_fn, bounds.ball(images, 0.0))
+
+
 def _bound(method):
+  if method.bound in _REPLACED:
+    verify, size = _REPLACED[method.bound][1], int(method.eps)
+    return lambda model_fn, x: verify(model_fn, x, size)
   if method.bound == 'ibp':
     return bounds.interval
   return functools.partial(

@@ -17,8 +17,8 @@ def is_exact(smoothing) -> bool:
 
 
 def is_clean(smoothing) -> bool:
-  """Whether the proof is about the network at the image itself: `certify.Margin`, `certify.Bounded`."""
-  return isinstance(smoothing, certify.Margin | certify.Bounded)
+  """Whether the proof is about the network at the image itself: `Margin`, `Bounded`, `Curved`."""
+  return isinstance(smoothing, certify.Margin | certify.Bounded | certify.Curved)
 
 
 def check_arguments(
@@ -28,7 +28,7 @@ def check_arguments(
 
   Args:
     kind: 'certify' or 'predict'.
-    smoothing: a `Smoothing`, `Views`, a `certify.Margin` or `certify.Bounded`.
+    smoothing: a `Smoothing`, `Views`, or what `is_clean`.
     num_samples, alpha, chunk, num_selection, runner_up: as in `certified_records`; of exact methods
       the chunk alone.
 
@@ -124,7 +124,7 @@ def enumerated_records(key, model_fn, views, images, *, slack=None, **options):
   Args:
     key: unused: nothing is drawn.
     model_fn: `x~[chunk, ...] -> logits[chunk, K]`.
-    views: `Views` whose votes are summed.
+    views: `Views`.
     images: `data.Images` or `data.Stream`.
     slack: as in `certify.enumerated`; None trusts this program.
     **options: `chunk`, `mesh`, `slots` and `stop` of `certify.run`.
@@ -139,12 +139,13 @@ def enumerated_records(key, model_fn, views, images, *, slack=None, **options):
   def plan(x, label):
     del label
     certify.check_views(views, x[None])
-    ((counts, unsure),) = yield [(0, views.num_views)]
-    proof = certify.from_counts(views, counts)
-    ordered = np.sort(counts)
+    (totals,) = yield [(0, views.num_views)]
+    votes, unsure = certify.tallied(views, totals)
+    proof = certify.from_counts(views, votes)
+    ordered = np.sort(votes if views.needs == 'counts' else votes.sum(axis=0))
     portable = {}
     if slack is not None:
-      other = certify.from_counts(views, counts, unsure)
+      other = certify.from_counts(views, votes, unsure)
       portable = {'slack_predict': int(other.label), 'slack_radius': float(other.radius)}
     return {
       **portable,

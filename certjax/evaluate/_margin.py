@@ -13,6 +13,12 @@ So the label holds for every x' in the ball, real numbers included, under a forw
 rounding. A float32 deployment is another program: `slack` covers all that stay close.
 
 Images are evaluated one at a time, so that no record depends on a batch, a chunk or a shard.
+
+Of a network that ends in a `layers.CurvatureHead` (CRC-Lip) the features below the head are computed in
+float64, and count as off by `rounding`: a ball of radius r around the computed z lies r - rounding
+around the exact one, and (r - rounding) / L around the image. In it f_y - f_j falls no faster than the
+head's slope at z and its curvature say, nor than its Lipschitz constant: the larger radius counts,
+each of them over all rivals.
 """
 
 import time
@@ -21,11 +27,28 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from certjax import certify, data, layers, models, parallel
+from certjax import bounds, certify, data, layers, models, parallel
+from certjax.evaluate._curvature import in_24_bits
 from certjax.evaluate._rounding import is_sequential, rounding_bounds
 
 _RELATIVE = 1e-10
 _DISTINCT = 3e-7  # Added to rows of norm 1, its square pays for 4e-14 of their distance at least.
+
+
+class SmoothHead(NamedTuple):
+  """A curvature head, in float64.
+
+  Attributes:
+    matrices: W_1, b_1, W_2, b_2, as arguments of `bounds.expansion`.
+    beta: sharpness of its softplus.
+    curvature: float64[K, K], of `bounds.curvature`.
+    steepest: float64[K, K], upper bounds of the Lipschitz constants of all f_y - f_j.
+  """
+
+  matrices: dict
+  beta: float
+  curvature: np.ndarray
+  steepest: np.ndarray
 
 
 class ExactNetwork(NamedTuple):
@@ -33,11 +56,13 @@ class ExactNetwork(NamedTuple):
 
   Attributes:
     operator: `float64[1, H, W, C] -> float64[1, K]`, a `jax.tree_util.Partial`, to be called
-      where float64 is enabled.
-    lipschitz: L of the logits, or of the features below `last_layer`; from L2 in pixel values.
+      where float64 is enabled; with a `head` to its features float64[1, D].
+    lipschitz: L of the logits, or of the features below `last_layer` or `head`; from L2 in pixel
+      values.
     last_layer: float64[K, D], or None.
-    rounding: bound of the error of each computed logit.
+    rounding: bound of the error of each computed logit; of the features, of its length.
     shape: (H, W, C).
+    head: a `SmoothHead`, or None.
   """
 
   operator: Any
@@ -45,10 +70,19 @@ class ExactNetwork(NamedTuple):
   last_layer: np.ndarray | None
   rounding: float
   shape: tuple
+  head: SmoothHead | None = None
+
+  @property
+  def constants(self) -> dict:
+    """What the proof took from the weights."""
+    bend = {'curvature': float(np.max(self.head.curvature))} if self.head else {}
+    return {'lipschitz': self.lipschitz, 'rounding': self.rounding, **bend}
 
   @property
   def num_classes(self) -> int:
     """K."""
+    if self.head:
+      return len(self.head.curvature)
     with parallel.x64():
       x = jax.ShapeDtypeStruct((1, *self.shape), np.float64)
       return jax.eval_shape(self.operator, x).shape[-1]
@@ -79,6 +113,9 @@ def exact_network(model_fn, *, shape) -> ExactNetwork:
   module, variables = _stated(model_fn)
   with parallel.x64(), jax.default_device(_device()):
     variables = jax.tree.map(_widened, variables)
+    smooth = module.smooth_head(variables) if hasattr(module, 'smooth_head') else None
+    head = _smooth_head(*smooth) if smooth else None
+    module = module.clone(last=None) if smooth else module
     constant = layers.lipschitz_upper(module, variables)
     if not constant < np.inf:
       raise ValueError(
@@ -92,7 +129,7 @@ def exact_network(model_fn, *, shape) -> ExactNetwork:
   if rows is not None:  # They hold the constant of what is below.
     constant, rows = 1.0, _apart(np.asarray(rows, np.float64))
   constant *= 1 + _RELATIVE + rounding.constant
-  return ExactNetwork(operator, constant, rows, rounding.logits, tuple(shape))
+  return ExactNetwork(operator, constant, rows, rounding.logits, tuple(shape), head)
 
 
 def margin_certificate(network: ExactNetwork, x, *, slack=None):
@@ -102,7 +139,8 @@ def margin_certificate(network: ExactNetwork, x, *, slack=None):
     network: from `exact_network`.
     x: float32[B, H, W, C] in [0, 1].
     slack: None certifies the network itself. Otherwise the label holds for every program whose
-      logits are less than slack / 2 from those computed here, for all images in [0, 1] of the ball.
+      logits are less than slack / 2 from those computed here, for all images in [0, 1] of the ball;
+      with a curvature head, from those of exact arithmetic.
 
   Returns:
     A `certify.Certificate`, L2, in pixel values; it abstains where a logit is not finite.
@@ -156,6 +194,8 @@ def margin_records(network: ExactNetwork, images, *, slack=None, stop=lambda: Fa
 def _certified(network, logits, slack):
   if slack is not None and not 0 <= slack < np.inf:
     raise ValueError(f'`slack` must be a difference of logits, 0 or more, got {slack}.')
+  if network.head:
+    return _by_curvature(network, logits, slack or 0.0)
   # The exact logits are `rounding` away from those computed here: at x, and once more at x', where
   # another program is slack / 2 away from what would be computed here.
   apart = network.rounding if slack is None else 2 * network.rounding + slack / 2
@@ -164,8 +204,35 @@ def _certified(network, logits, slack):
   )
 
 
+def _by_curvature(network, features, slack):
+  """The larger of both radii around computed features float64[..., D]."""
+  head = network.head
+  finite = np.isfinite(features).all(axis=-1)
+  around = bounds.expansion(
+    np.where(finite[..., None], features, 0.0), **head.matrices, curvature=head.curvature,
+    beta=head.beta,
+  )  # fmt: skip
+  gap = np.nextafter(around.gap - slack, -np.inf)
+  options = {'lipschitz': network.lipschitz, 'slack': network.rounding}
+  curved = certify.curvature_margin(around.label, gap, around.slope, around.curvature, **options)
+  steepest = head.steepest[around.label]
+  straight = certify.curvature_margin(around.label, gap, steepest, 0 * steepest, **options)
+  label, radius = certify.best_of(curved, straight)
+  return certify.certificate(label, np.where(finite, radius, np.nan))
+
+
+def _smooth_head(head, variables):
+  matrices = head.matrices(variables)
+  first, last = matrices['first'], matrices['last']
+  apart = np.array([np.linalg.norm(last - row, axis=1) for row in last])
+  return SmoothHead(
+    matrices, head.beta, in_24_bits(bounds.curvature(first, last, beta=head.beta)),
+    apart * head.hidden_lipschitz(variables) * (1 + _RELATIVE),
+  )  # fmt: skip
+
+
 def _logits(network, image):
-  """float64[K] of one image."""
+  """float64[K] of one image, or its features below a curvature head."""
   with parallel.x64(), jax.default_device(_device()):
     return np.asarray(_evaluate(network.operator, np.asarray(image, np.float64)[None]))[0]
 

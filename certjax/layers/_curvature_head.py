@@ -59,9 +59,12 @@ class CurvatureHead(nn.Module):
 
   def lipschitz(self, variables):
     """|W_1|_2 |W_2|_2, as the softplus has slope at most 1."""
-    matrices = self.matrices(variables)
-    product = operator_norm(matrices['first']) * operator_norm(matrices['last'])
+    product = self.hidden_lipschitz(variables) * operator_norm(self.matrices(variables)['last'])
     return float(np.nextafter(product, np.inf))
+
+  def hidden_lipschitz(self, variables):
+    """|W_1|_2, of the softplus below W_2, rounded up."""
+    return operator_norm(self.matrices(variables)['first'])
 
   def materialize(self, variables):
     """See `certjax.layers.materialize`: there is nothing to be made."""

@@ -28,8 +28,9 @@ LAST = ('orthogonal', 'normalized')
 class Chain(nn.Module):
   """Applies, bounds and freezes the layers that a subclass lists.
 
-  A subclass has the fields `mean`, `std` and `last` (one of `LAST`), a method `_check(x)` that
-  refuses bad ones, `_side(height, width)`, and `_layers(side)`.
+  A subclass has the fields `mean`, `std` and `last` (one of `LAST`; where it says so also 'curvature', a
+  `layers.CurvatureHead`, and None, which leaves the features), a method `_check(x)` that refuses bad
+  ones, `_side(height, width)`, and `_layers(side)`.
   """
 
   @nn.compact
@@ -59,15 +60,30 @@ class Chain(nn.Module):
       variables: `{'params': ..., 'spectral': ...}`.
 
     Returns:
-      float64[K, D], the normalised rows times the constant of all that is below; None for the
-      orthogonal last layer, whose rows are sqrt(2) apart at most.
+      float64[K, D], the normalised rows (of a curvature head those of its second matrix) times the
+      constant of all that is below; None for the orthogonal last layer, whose rows are sqrt(2) apart at
+      most.
     """
-    if self.last == 'orthogonal':
+    if self.last in ('orthogonal', None):
       return None
     below = itertools.takewhile(lambda named: named[0] != 'last', self.known(variables))
+    if smooth := self.smooth_head(variables):
+      head, own = smooth
+      constant = _times(self._product(variables, below), head.hidden_lipschitz(own))
+      return head.matrices(own)['last'] * constant
     kernel = np.asarray(variables['params']['last']['kernel'], np.float64)
     norms = np.linalg.norm(kernel, axis=0)
     return (kernel / np.where(norms > 0, norms, 1)).T * self._product(variables, below)
+
+  def smooth_head(self, variables):
+    """(`layers.CurvatureHead`, its variables) of last = 'curvature', None of any other network.
+
+    What is below it is this module with `last=None`, of the same variables.
+    """
+    if self.last != 'curvature':
+      return None
+    head = next(layer for name, layer in self.known(variables) if name == 'last')
+    return head, layers.subtree(variables, 'last')
 
   def materialize(self, variables):
     """Evaluation with all normalised filters made once.

@@ -95,6 +95,13 @@ FEED_FORWARD = {
   'ibp-medium': _MEDIUM,
   'ibp-large': _LARGE,
   'kw-mnist': {'convolutions': ((16, 4, 2), (32, 4, 2)), 'hidden': (100,), 'padding': 1},
+  'ablation-cnn': {
+    'convolutions': ((64, 4, 2), (128, 4, 2)),
+    'hidden': (500, 100),
+    'padding': 1,
+  },
   'mlp-5x100': {'hidden': (100,) * 5},
+  'mlp-255': {'hidden': (255,)},
 }
-"""Name -> fields: the networks of Gowal et al., of Wong & Kolter, and ERAN's with 5 layers of 100."""
+"""Name -> fields: the networks of Gowal et al., of Wong & Kolter, Levine & Feizi's under ablation, ERAN's with 5
+layers of 100, and Chiang et al.'s with one layer of 255."""

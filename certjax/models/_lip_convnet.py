@@ -29,9 +29,11 @@ class LipConvNet(Chain):
     blocks: b.
     width: w of the first stage, even.
     activation: 'maxmin', 'hh1' or 'hh2'.
-    last: 'orthogonal' (a 1 x 1 convolution of the same kind) or 'normalized' (rows of norm 1).
+    last: 'orthogonal' (a 1 x 1 convolution of the same kind), 'normalized' (rows of norm 1), 'curvature' (a
+      `layers.CurvatureHead`: CRC-Lip), or None: the features, without a last layer.
     mean, std: normalisation of each channel.
     pool: None, 'lip' (the learned `layers.LipPool`) or 'max' (the larger of every pair).
+    hidden, beta: of the curvature head.
 
   Raises:
     ValueError: when called, for an unknown name, an odd width, or images of one pixel.
@@ -47,7 +49,7 @@ class LipConvNet(Chain):
 
   References:
     Singla & Feizi 2021 (arXiv:2105.11417), Table 7; last = 'normalized': Singla, Singla & Feizi
-    2022 (arXiv:2108.04062); `pool`: Singla & Feizi 2022 (arXiv:2211.08453).
+    2022 (arXiv:2108.04062); `pool`, last = 'curvature': Singla & Feizi 2022 (arXiv:2211.08453).
   """
 
   num_classes: int
@@ -55,10 +57,12 @@ class LipConvNet(Chain):
   blocks: int = 1
   width: int = 32
   activation: str = 'maxmin'
-  last: str = 'orthogonal'
+  last: str | None = 'orthogonal'
   mean: tuple[float, ...] = (0.0,)
   std: tuple[float, ...] = (1.0,)
   pool: str | None = None
+  hidden: int = 4096
+  beta: float = 1.0
 
   def _side(self, height, width):
     side = 1 << (max(height, width) - 1).bit_length()
@@ -79,7 +83,9 @@ class LipConvNet(Chain):
         yield f'act{place}', follow(parent=None)
     if self.last == 'normalized':
       yield 'last', layers.NormalizedLinear(self.num_classes, parent=None)
-    else:
+    elif self.last == 'curvature':
+      yield 'last', layers.CurvatureHead(self.num_classes, self.hidden, self.beta, parent=None)
+    elif self.last == 'orthogonal':
       yield 'last', conv(self.num_classes, 1, parent=None)
     yield 'flatten', Flatten(parent=None)
 
@@ -100,7 +106,7 @@ class LipConvNet(Chain):
 
   def _check(self, x):
     for field, known in (
-      ('conv', LIPSCHITZ), ('activation', ACTIVATIONS), ('last', LAST), ('pool', POOLS)
+      ('conv', LIPSCHITZ), ('activation', ACTIVATIONS), ('last', (*LAST, 'curvature', None)), ('pool', POOLS)
     ):  # fmt: skip
       check_choice(self, field, known)
     if self.blocks < 1 or self.width < 2 or self.width % 2:

@@ -4,6 +4,7 @@ import difflib
 import functools
 
 from certjax.models._cnn import DigitsCNN, MnistCNN
+from certjax.models._derandomized_cnn import DerandomizedCNN
 from certjax.models._feed_forward import FEED_FORWARD, FeedForward
 from certjax.models._imagenet_resnet import ImageNetResNet
 from certjax.models._kw_large import KWLarge
@@ -25,7 +26,11 @@ _RESIDUAL = {  # Each with plain, SOC and BCOP convolutions.
 REGISTRY = {
   'digits-cnn': DigitsCNN,
   'mnist-cnn': MnistCNN,
+  'derandomized-cnn': DerandomizedCNN,
   **{name: functools.partial(FeedForward, **fields) for name, fields in FEED_FORWARD.items()},
+  'wasserstein-cnn': functools.partial(
+    FeedForward, **FEED_FORWARD['kw-mnist']
+  ),  # The same network.
   **{name: functools.partial(MLP, **fields) for name, fields in SMOOTH_MLPS.items()},
   'resnet20': functools.partial(ResNet, depth=20),
   'resnet110': functools.partial(ResNet, depth=110, shortcut='B'),
@@ -54,6 +59,15 @@ REGISTRY = {
     f'lipconvnet{5 * blocks}-soc-pool': functools.partial(LipConvNet, blocks=blocks, pool='lip')
     for blocks in range(1, 9)
   },
+  **{
+    f'lipconvnet{5 * blocks}-soc-crc': functools.partial(
+      LipConvNet, blocks=blocks, pool='lip', last='curvature'
+    )
+    for blocks in range(1, 9)
+  },
+  'lipconvnet5-small-soc-crc': functools.partial(
+    LipConvNet, width=8, pool='lip', last='curvature', hidden=256
+  ),
   'lipconvnet5-small-soc-pool': functools.partial(LipConvNet, width=8, pool='lip'),
   **{
     f'kwlarge{size}-{conv}': functools.partial(KWLarge, conv=conv, width=width, hidden=hidden)

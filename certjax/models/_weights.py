@@ -20,6 +20,12 @@ _SYNONYMS = (
   (r'\bdownsample\b', 'shortcut'),
   (r'\bconvShortcut\b', 'shortcut'),
   (r'\blinear\b', 'fc'),
+  # ART's network for derandomized smoothing, one array a file.
+  (r'^W_(\w+)_MNIST$', r'\1.weight'),
+  (r'^B_(\w+)_MNIST$', r'\1.bias'),
+  (r'^CONV2D1\b', 'conv1'),
+  (r'^DENSE1\b', 'fc1'),
+  (r'^DENSE2\b', 'fc'),
 )
 # A counter that only training reads; a block that TRADES' network builds and never calls; layers
 # that hold the normalisation, which is an argument of our models; the accuracy that was measured.
@@ -31,7 +37,8 @@ def load_weights(path, model, *, shape=(32, 32, 3)):
   """Variables of a model from a published file of weights.
 
   Reads CIFAR ResNets as Cohen et al., Salman et al. and akamaster publish them, ResNet-18 of CIFAR,
-  torchvision's ResNets and wide ResNets, and numbered layers of `nn.Sequential` for `FeedForward`.
+  torchvision's ResNets and wide ResNets, numbered layers of `nn.Sequential` for `FeedForward`, and
+  ART's arrays for `derandomized-cnn`.
   Wrappers (`module.`, `1.module.`, ...) are stripped.
   A file's normalisation is not read: give `mean` and `std` to the model.
 

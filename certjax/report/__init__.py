@@ -7,6 +7,7 @@ from certjax.report._accuracy import (
   certified_accuracy,
   clean_accuracy,
   high_probability_accuracy,
+  median_radius,
 )
 from certjax.report._compare import (
   Comparison,
@@ -54,6 +55,7 @@ __all__ = [
   'load',
   'load_all',
   'markdown',
+  'median_radius',
   'plot',
   'plot_spectra',
   'read_tsv',

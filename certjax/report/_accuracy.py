@@ -87,6 +87,33 @@ def average_certified_radius(certificate, labels):
   return float(np.mean(np.maximum(proved_radius(certificate, labels), 0.0)))
 
 
+def median_radius(certificate, labels):
+  """The largest radius to which at least half of all images are certified and correct.
+
+  It is the median over all images of the certified radius, where a wrong or abstained image lies
+  below every other: of an even number, the upper of the two in the middle.
+
+  Args:
+    certificate: `Certificate` of arrays [N].
+    labels: int[N], the true labels.
+
+  Returns:
+    float; None where more than half are wrong or abstained ("N/A" in the papers' tables).
+
+  Example:
+    >>> from certjax.certify import certificate
+    >>> proof = certificate([3, 1, 7], [8, 9, 2])
+    >>> median_radius(proof, [3, 1, 7]), median_radius(proof, [0, 0, 7])
+    (8.0, None)
+
+  References:
+    Levine & Feizi 2020 (arXiv:1911.09272), median certified robustness.
+  """
+  proved = np.sort(proved_radius(certificate, labels))
+  median = float(proved[proved.size // 2])
+  return median if median >= 0 else None
+
+
 def abstention_rate(certificate):
   """Fraction of images for which nothing is certified."""
   label = np.asarray(certificate.label)

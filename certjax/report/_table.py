@@ -12,6 +12,7 @@ from certjax.report._accuracy import (
   average_certified_radius,
   certified_accuracy,
   high_probability_accuracy,
+  median_radius,
   proved_radius,
 )
 from certjax.report._run import common_setting
@@ -20,6 +21,8 @@ from certjax.report._tsv import floor_decimals
 _MAX_COLUMNS = 12
 _ROUND_STEPS = ('1', '2', '2.5', '5')
 _DEFAULT_ALPHA = 0.001
+_MEDIAN_UNITS = ('pixels', 'features', 'mass')
+"""Of threats whose papers report the median certified radius."""
 
 
 class Row(NamedTuple):
@@ -35,6 +38,7 @@ class Row(NamedTuple):
     seconds: mean per image, None where no time was recorded.
     alpha: failure probability of each certificate, None where the header does not say.
     exact: whether nothing was sampled.
+    median: median certified radius over all images, None where more than half have none.
   """
 
   name: str
@@ -46,6 +50,7 @@ class Row(NamedTuple):
   seconds: float | None
   alpha: float | None
   exact: bool
+  median: float | None
 
 
 class Table(NamedTuple):
@@ -127,19 +132,21 @@ def markdown(table, *, high_probability=False):
   """
   timed = any(row.seconds is not None for row in table.rows)
   head = ['run', 'images', *(f'r = {_plain(radius)}' for radius in table.radii)]
-  head += ['ACR', 'abstain', *['s / image'] * timed]
+  median = table.unit in _MEDIAN_UNITS
+  head += ['ACR', *['median'] * median, 'abstain', *['s / image'] * timed]
   cells = [head, ['---', *['---:'] * (len(head) - 1)]]
   for row in table.rows:
     seconds = '' if row.seconds is None else _three_digits(row.seconds)
     cells.append(
       [row.name.replace('|', r'\|'), str(row.num_images)]
       + [f'{accuracy:.4f}' for accuracy in row.accuracy]
-      + [floor_decimals(row.average_radius, 4), f'{row.abstention:.4f}', *[seconds] * timed]
+      + [floor_decimals(row.average_radius, 4), *[_median(row)] * median]
+      + [f'{row.abstention:.4f}', *[seconds] * timed]
     )
     if high_probability and row.high_probability is not None:
       # Cut like a radius: it is a lower bound.
       bounds = [floor_decimals(bound, 4) for bound in row.high_probability]
-      cells.append(['with high probability', '', *bounds, '', '', *[''] * timed])
+      cells.append(['with high probability', '', *bounds, '', '', *[''] * (median + timed)])
   lines = ['| ' + ' | '.join(line) + ' |' for line in cells]
   return '\n'.join([*lines, '', *_claims(table)]) + '\n'
 
@@ -159,12 +166,14 @@ def csv(table):
   head += ['average_certified_radius', 'abstention_rate', 'seconds_per_image', 'alpha', 'exact']
   text = io.StringIO()
   writer = csv_module.writer(text, lineterminator='\n')
-  writer.writerow([*head, 'norm', 'unit'])
+  median = table.unit in _MEDIAN_UNITS
+  writer.writerow([*head, 'norm', 'unit', *['median_certified_radius'] * median])
   for row in table.rows:
     bounds = [''] * len(at) if row.high_probability is None else row.high_probability.tolist()
     writer.writerow(
       [row.name, row.num_images, *row.accuracy.tolist(), *bounds, row.average_radius]
       + [row.abstention, row.seconds, row.alpha, row.exact, table.norm, table.unit]
+      + [row.median] * median
     )
   return text.getvalue()
 
@@ -188,6 +197,7 @@ def _row(run, radii, rho):
     seconds=float(np.mean(known)) if len(known) else None,
     alpha=None if exact else alpha,
     exact=exact,
+    median=median_radius(run.certificate, run.labels),
   )
 
 
@@ -195,6 +205,10 @@ def _plain(radius):
   """A radius cut to four decimals, without trailing zeros."""
   text = floor_decimals(radius, 4)
   return text.rstrip('0').rstrip('.') if '.' in text else text
+
+
+def _median(row):
+  return 'N/A' if row.median is None else _plain(row.median)
 
 
 def _three_digits(seconds):

@@ -1,5 +1,8 @@
 """How an input is perturbed, and what radius that buys; one distribution a file."""
 
+from certjax.smoothing._ablation import ablation, ablation_change
+from certjax.smoothing._bands import bands
+from certjax.smoothing._blocks import blocks
 from certjax.smoothing._deterministic_splitting import deterministic_splitting
 from certjax.smoothing._discrete import discrete, discrete_threshold
 from certjax.smoothing._earlier import pixeldp_radius, renyi_radius
@@ -17,18 +20,25 @@ from certjax.smoothing._limits import (
   l1_ball_limit,
   uniform_linf_limit,
 )
+from certjax.smoothing._multi_bands import multi_bands
 from certjax.smoothing._one_dimensional import probit_slope, worst_case
 from certjax.smoothing._pareto import pareto
 from certjax.smoothing._pow2 import pow2
 from certjax.smoothing._pow_inf import pow_inf
-from certjax.smoothing._protocol import Smoothing, Views
+from certjax.smoothing._protocol import COUNTED, Smoothing, Views
 from certjax.smoothing._splitting import splitting
 from certjax.smoothing._uniform import uniform
 from certjax.smoothing._uniform_ball import uniform_ball
+from certjax.smoothing._wasserstein import wasserstein
 
 __all__ = [
+  'COUNTED',
   'Smoothing',
   'Views',
+  'ablation',
+  'ablation_change',
+  'bands',
+  'blocks',
   'deterministic_splitting',
   'discrete',
   'discrete_threshold',
@@ -43,6 +53,7 @@ __all__ = [
   'iid_limit',
   'l1_ball_limit',
   'laplace',
+  'multi_bands',
   'pareto',
   'pixeldp_radius',
   'pow2',
@@ -53,5 +64,6 @@ __all__ = [
   'uniform',
   'uniform_ball',
   'uniform_linf_limit',
+  'wasserstein',
   'worst_case',
 ]

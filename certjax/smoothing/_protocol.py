@@ -4,6 +4,9 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+COUNTED = ('pixels', 'features', 'samples')
+"""Units of whole numbers, in which a certificate of radius 0 says something."""
+
 
 class Smoothing(NamedTuple):
   """A distribution around an image and the radius it certifies in one norm.
@@ -15,7 +18,8 @@ class Smoothing(NamedTuple):
       down. `p_a` bounds the top class's probability from below, `p_b` every other's from
       above; None means 1 - p_a. 0 where nothing is proved.
     norm: 'l2', 'l1', 'linf', 'lp', 'l0', 'wasserstein-l1', ...
-    unit: 'pixel value', 'pixels', 'features', 'mass', 'patch side' or 'samples'.
+    unit: 'pixel value', 'pixels', 'features', 'mass', 'patch side' or 'samples'. In a unit of
+      `COUNTED` radii are whole numbers, and p_a > p_b proves the label at x itself: radius 0.
     shape: (H, W, C) where sampler or certificate depend on it, else None.
   """
 
@@ -42,6 +46,8 @@ class Views(NamedTuple):
     needs: 'counts' (votes are summed on the device) or 'votes' (each one is kept).
     quantization: the certificate holds for images on the grid of 1 / quantization, and x must
       lie on it; None where it holds for all real images.
+    doubt: `(logits[V, K], slack) -> bool[V, K]`, which entries of `vote` are another in some program
+      whose logits are less than slack / 2 away; None where `vote` is for the largest logit alone.
   """
 
   num_views: int
@@ -54,6 +60,7 @@ class Views(NamedTuple):
   decide: Callable
   needs: str
   quantization: int | None = None
+  doubt: Callable | None = None
 
 
 def own_parameter(name, value, sigma, per_sigma) -> float:

@@ -1,15 +1,8 @@
 """One training step for every method; methods differ in `perturb` and `loss`."""
 
 from certjax.train._adversarial import adversarial_training, clean
-from certjax.train._certified import (
-  DEFAULT_EPS,
-  crown_ibp,
-  ibp,
-  mtl_ibp,
-  sabr,
-  smooth_ramp,
-  wong_kolter,
-)
+from certjax.train._attack_and_bound import mtl_ibp, sabr
+from certjax.train._certified import crown_ibp, diffai, ibp, wong_kolter
 from certjax.train._checkpoint import latest_step, restore, save
 from certjax.train._consistency import consistency
 from certjax.train._copies import Objective, augmented
@@ -19,9 +12,11 @@ from certjax.train._loop import fit
 from certjax.train._losses import cross_entropy
 from certjax.train._macer import macer
 from certjax.train._metrics import open_metrics
-from certjax.train._objectives import CERTIFIED, OBJECTIVES, objective
+from certjax.train._objectives import CERTIFIED, OBJECTIVES, REPLACED, objective
 from certjax.train._optimizer import optimizer, schedule
+from certjax.train._patch import patch_ibp, sparse_ibp
 from certjax.train._perturb import adversarial
+from certjax.train._radius import DEFAULT_EPS, smooth_ramp
 from certjax.train._run import TrainedRun, load_run, read_config, run
 from certjax.train._smoothadv import smooth_adv
 from certjax.train._smoothmix import Mixed, smooth_mix
@@ -33,6 +28,7 @@ __all__ = [
   'DEFAULT_EPS',
   'OBJECTIVES',
   'Mixed',
+  'REPLACED',
   'Objective',
   'TrainState',
   'TrainedRun',
@@ -44,6 +40,7 @@ __all__ = [
   'crown_ibp',
   'cross_entropy',
   'crt',
+  'diffai',
   'fit',
   'ibp',
   'init_state',
@@ -57,6 +54,7 @@ __all__ = [
   'objective',
   'open_metrics',
   'optimizer',
+  'patch_ibp',
   'read_config',
   'restore',
   'run',
@@ -66,6 +64,7 @@ __all__ = [
   'smooth_adv',
   'smooth_mix',
   'smooth_ramp',
+  'sparse_ibp',
   'stability',
   'wong_kolter',
 ]

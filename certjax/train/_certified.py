@@ -1,69 +1,30 @@
 r"""Certified training: the loss is taken at bounds of the logits over a ball around each image.
 
 The worst logits are 0 for the label y and -m_j for a rival j, where m_j <= f_y(x') - f_j(x') for all
-x' of the ball, so their cross-entropy is at least that of every x'. The methods differ in how m is
-bounded, over what, and in what is added. Bounds see the model in evaluation mode; the pass over the
-clean images alone updates BatchNorm's statistics.
+x' of the ball (`_worst_case.py`). The methods differ in how m is bounded: by intervals, linear bounds
+through intervals, zonotopes, or the dual of the convex outer polytope.
 """
 
-import functools
-import math
-
-import jax
-import jax.numpy as jnp
-import optax
-
-from certjax import attacks, bounds, threats
-from certjax.train._copies import Objective, check_copies
-
-DEFAULT_EPS = 0.1
-"""Radius of the methods here unless another is given, in pixel values."""
-_MIDDLE = 0.25  # Share of a smooth ramp that is curved.
-_TINY = 1e-12  # Of an attack that has nowhere to go.
+from certjax import bounds
+from certjax.train._copies import Objective
+from certjax.train._interval_penalties import SMALLEST, penalty_of
+from certjax.train._radius import DEFAULT_EPS, check_shares, growth
+from certjax.train._worst_case import over_balls
 
 
-def smooth_ramp(step, *, start, end, last=1.0, exponent=4.0):
-  r"""From 0 to `last` between two steps: a power at first, then a line of the same slope.
-
-    a (t - start)^e                              for start <= t < mid
-    a q (1 + e (t - mid) / (mid - start))        from mid on,   q = (mid - start)^e
-
-  with mid = start + floor((end - start) / 4).
-
-  Args:
-    step: t, an int or int32.
-    start, end: steps; 0 until the first, `last` from the second on.
-    last: value at the end.
-    exponent: e, at least 1; 1 makes a straight line.
-
-  Returns:
-    A float scalar.
-
-  Example:
-    >>> round(float(smooth_ramp(600, start=100, end=1100, last=0.3)), 6)
-    0.115385
-
-  References:
-    Zhang et al. 2020 (arXiv:1906.06316), their code.
-  """
-  step = jnp.asarray(step, float)
-  if end <= start:
-    return jnp.where(step >= start, last, 0.0)
-  curved = max(math.floor(_MIDDLE * (end - start)), 1)
-  along = (step - start) / curved
-  at_middle = last * curved / ((end - start - curved) * exponent + curved)
-  power = jnp.clip(along, 0, 1) ** exponent
-  line = 1 + exponent * (along - 1)
-  return jnp.where(step >= end, last, at_middle * jnp.where(along < 1, power, line))
-
-
-def ibp(*, eps=DEFAULT_EPS, kappa=0.5, exponent=1.0, clean_share=0.0, warmup_steps=0) -> Objective:
-  r"""Interval bounds in training (IBP).
+def ibp(
+  *, eps=DEFAULT_EPS, kappa=0.5, exponent=1.0, clean_share=0.0, warmup_steps=0, tightness=0.0,
+  balance=0.0, tolerance=0.5,
+) -> Objective:  # fmt: skip
+  r"""Interval bounds in training (IBP), with the penalties of a short warm-up on request.
 
     loss = k CE(f(x), y) + (1 - k) CE(worst logits over |x' - x|_inf <= e, y)
+           + (1 - e / eps) (t tightness + b balance)
 
   In the warm-up e grows from 0 to eps and k falls from 1 to kappa, in step. The margins are merged
-  into the last layer.
+  into the last layer. The penalties (`_interval_penalties.py`) act in the warm-up only, on the boxes
+  before the ReLUs: they keep them narrow, and active and inactive units even. Under several devices
+  each takes its own images' means.
 
   Args:
     eps: radius in pixel values; the ball is cut to [0, 1].
@@ -71,6 +32,8 @@ def ibp(*, eps=DEFAULT_EPS, kappa=0.5, exponent=1.0, clean_share=0.0, warmup_ste
     exponent: of `smooth_ramp`; 1 is linear.
     clean_share: share of the warm-up, at its begin, in which e is still 0.
     warmup_steps: steps until e = eps.
+    tightness, balance: t and b, weights of the penalties; 0 leaves them out, 0.5 is the paper's.
+    tolerance: ratio (of widths; of inactive to active units) above which nothing is penalised.
 
   Returns:
     An `Objective`. Metrics: 'accuracy' of the clean images, 'verified' (the share that the training
@@ -81,19 +44,21 @@ def ibp(*, eps=DEFAULT_EPS, kappa=0.5, exponent=1.0, clean_share=0.0, warmup_ste
 
   Example:
     >>> objective = ibp(eps=0.3, kappa=0.5, warmup_steps=2000, clean_share=0.1)
+    >>> short = ibp(eps=0.3, tightness=0.5, balance=0.5, warmup_steps=500, exponent=4.0)
 
   References:
-    Gowal et al. 2018 (arXiv:1810.12715).
+    Gowal et al. 2018 (arXiv:1810.12715); Shi et al. 2021 (arXiv:2103.17268), the penalties: use them
+    with a model whose `kernel_init` is 'ibp'.
   """
-  grown = _schedule(eps, exponent, clean_share, warmup_steps)
-  _check_shares(kappa=kappa)
-  margins = lambda model_fn, region, spec, done: bounds.interval(model_fn, region, spec)[0]
-  return Objective(_over_balls(margins, eps, kappa, grown), None)
+  margins = lambda model_fn, region, spec, done, keys: bounds.interval(model_fn, region, spec)[0]
+  grown = growth(eps, exponent, clean_share, warmup_steps)
+  return _penalised(margins, eps, kappa, grown, tightness, balance, tolerance)
 
 
 def crown_ibp(
-  *, eps=DEFAULT_EPS, kappa=0.5, beta=0.0, exponent=1.0, clean_share=0.0, warmup_steps=0
-) -> Objective:
+  *, eps=DEFAULT_EPS, kappa=0.5, beta=0.0, exponent=1.0, clean_share=0.0, warmup_steps=0,
+  tightness=0.0, balance=0.0, tolerance=0.5,
+) -> Objective:  # fmt: skip
   r"""CROWN-IBP: one backward pass of linear bounds through intermediate intervals, mixed with IBP.
 
     m = b m_CROWN-IBP + (1 - b) m_IBP,   b from 1 to beta in the warm-up
@@ -101,7 +66,7 @@ def crown_ibp(
   The loss is that of `ibp` at these margins.
 
   Args:
-    eps, kappa, exponent, clean_share, warmup_steps: as in `ibp`.
+    eps, kappa, exponent, clean_share, warmup_steps, tightness, balance, tolerance: as in `ibp`.
     beta: final weight of the linear bounds; 0 (large eps) ends as IBP.
 
   Returns:
@@ -116,29 +81,75 @@ def crown_ibp(
   References:
     Zhang et al. 2020 (arXiv:1906.06316).
   """
-  grown = _schedule(eps, exponent, clean_share, warmup_steps)
-  _check_shares(kappa=kappa, beta=beta)
+  check_shares(beta=beta)
 
-  def margins(model_fn, region, spec, done):
+  def margins(model_fn, region, spec, done, keys):
+    del keys
     share = 1 - (1 - beta) * done
     # Deviation: a linear bound below the interval's counts as the interval's. And both are computed
     # even where share is 0: convolutions inside `lax.cond` are ten times slower on CPU.
     linear = bounds.crown(model_fn, region, spec, intermediate='interval', upper=False)[0]
     return share * linear + (1 - share) * bounds.interval(model_fn, region, spec)[0]
 
-  return Objective(_over_balls(margins, eps, kappa, grown), None)
+  grown = growth(eps, exponent, clean_share, warmup_steps)
+  return _penalised(margins, eps, kappa, grown, tightness, balance, tolerance)
 
 
-def wong_kolter(*, eps=DEFAULT_EPS, exponent=1.0, clean_share=0.0, warmup_steps=0) -> Objective:
+def diffai(
+  *, eps=DEFAULT_EPS, lam=0.5, exponent=1.0, clean_share=0.0, warmup_steps=0
+) -> Objective:  # fmt: skip
+  r"""Differentiable abstract interpretation (DiffAI), with zonotopes.
+
+    loss = (1 - l) CE(f(x), y) + l CE(worst logits over |x' - x|_inf <= e, y)
+
+  In the warm-up e grows from 0 to eps and l from 0 to lam, in step. Over boxes in place of zonotopes
+  it is `ibp` with kappa = 1 - lam.
+
+  For small networks: a zonotope keeps a generator for each of the D pixels and H units before the
+  last layer, so a layer of width n costs (D + H) n numbers an image, and as many passes as there are
+  generators. For 8 x 8 images and three layers of 100 that is .15 MB an image and layer; for 28 x 28
+  images and `ibp-small` 85 MB.
+
+  Args:
+    eps, exponent, clean_share, warmup_steps: as in `ibp`.
+    lam: final weight of the worst logits.
+
+  Returns:
+    An `Objective`, with the metrics of `ibp`.
+
+  Raises:
+    ValueError: for a number out of range.
+
+  Example:
+    >>> objective = diffai(eps=0.1, lam=0.5, warmup_steps=2000)
+
+  References:
+    Mirman, Gehr & Vechev 2018 (DiffAI): lam 0.1 to 0.5 in their code.
+  """
+  # Deviation: the margins are bounded, not the logits one by one, and every box is intersected with
+  # the interval's.
+  check_shares(lam=lam)
+  grown = growth(eps, exponent, clean_share, warmup_steps)
+  margins = lambda model_fn, region, spec, done, keys: bounds.zonotope(model_fn, region, spec)[0]
+  return Objective(over_balls(margins, eps, 1 - lam, grown), None)
+
+
+def wong_kolter(
+  *, eps=DEFAULT_EPS, num_projections=0, exponent=1.0, clean_share=0.0, warmup_steps=0
+) -> Objective:  # fmt: skip
   r"""The convex outer polytope: cross-entropy at the bound of Wong & Kolter's dual.
 
     loss = CE(-J(x), y),   J_j <= f_y(x') - f_j(x') for all |x' - x|_inf <= e
 
   The dual is the linear bound whose lower line of an unstable ReLU has the slope of the upper one, at
-  every layer: one backward pass for each neuron before a ReLU, so for small networks.
+  every layer: one backward pass for each neuron before a ReLU, so for small networks. Random
+  projections estimate the boxes of these neurons by a fixed number of forward passes instead; J is
+  then no bound, and 'verified' proves nothing.
 
   Args:
     eps, exponent, clean_share, warmup_steps: as in `ibp`.
+    num_projections: random combinations, the same for the images of a device and fresh at every step
+      (50 in the paper); 0 is exact.
 
   Returns:
     An `Objective`, with the metrics of `ibp`.
@@ -148,176 +159,32 @@ def wong_kolter(*, eps=DEFAULT_EPS, exponent=1.0, clean_share=0.0, warmup_steps=
 
   Example:
     >>> objective = wong_kolter(eps=0.1, warmup_steps=20 * 1200)
+    >>> larger = wong_kolter(eps=0.1, num_projections=50, warmup_steps=20 * 1200)
 
   References:
-    Wong & Kolter 2018 (arXiv:1711.00851).
+    Wong & Kolter 2018 (arXiv:1711.00851); Wong et al. 2018 (arXiv:1805.12514), projections.
   """
-  # Deviation: exact bounds, where the later paper estimates them by random projections; the ball is
-  # cut to [0, 1], and each bound is intersected with the interval's.
-  grown = _schedule(eps, exponent, clean_share, warmup_steps)
-  dual = functools.partial(bounds.crown, slope='same', upper=False)
-  margins = lambda model_fn, region, spec, done: dual(model_fn, region, spec)[0]
-  return Objective(_over_balls(margins, eps, 0.0, grown), None)
-
-
-def sabr(
-  *, eps=DEFAULT_EPS, lam=0.4, num_steps=8, step_size=None, exponent=1.0, clean_share=0.0,
-  warmup_steps=0,
-) -> Objective:  # fmt: skip
-  r"""Small boxes: interval bounds over a box of side 2 lam e around a point that an attack finds.
-
-    loss = CE(worst logits over |x' - x*|_inf <= lam e, y),   |x* - x|_inf <= (1 - lam) e
-
-  Args:
-    eps, exponent, clean_share, warmup_steps: as in `ibp`.
-    lam: share of the radius, in (0, 1]; 1 is IBP without the clean images' loss.
-    num_steps: of PGD, from a random start.
-    step_size: of PGD, in pixel values at full radius; default a quarter of (1 - lam) eps.
-
-  Returns:
-    An `Objective`, with the metrics of `ibp`; 'verified' counts small boxes, and proves nothing.
-
-  Raises:
-    ValueError: for a number out of range.
-
-  Example:
-    >>> objective = sabr(eps=0.1, lam=0.4, warmup_steps=2000)
-
-  References:
-    Mueller et al. 2023 (arXiv:2210.04871).
-  """
-  grown = _schedule(eps, exponent, clean_share, warmup_steps)
-  _check_shares(lam=lam)
-  if not lam:
-    raise ValueError('`lam` must be positive; a box of no size is `adversarial` training.')
-  reach = (1 - lam) * eps
-
-  def loss(keys, apply, x, y, step):
-    del keys
-    check_copies(x, 2)
-    half = lam * eps * grown(step)
-    region = bounds.box(jnp.clip(x[:, 1] - half, 0, 1), jnp.clip(x[:, 1] + half, 0, 1))
-    logits, statistics = apply(x[:, 0], True)
-    margins = bounds.interval(_model_fn(apply), region, _spec(logits, y))[0]
-    return _worst(margins), (_metrics(logits, y, margins, eps * grown(step)), statistics)
-
-  return Objective(loss, _attacked(reach, step_size, num_steps, grown))
-
-
-def mtl_ibp(
-  *, eps=DEFAULT_EPS, alpha=0.5, attack_scale=1.0, num_steps=8, step_size=None, exponent=1.0,
-  clean_share=0.0, warmup_steps=0,
-) -> Objective:  # fmt: skip
-  r"""An adversarial and an interval loss as two tasks.
-
-    loss = (1 - alpha) CE(f(x*), y) + alpha CE(worst logits over |x' - x|_inf <= e, y)
-
-  Args:
-    eps, exponent, clean_share, warmup_steps: as in `ibp`.
-    alpha: weight of the interval loss.
-    attack_scale: radius of the attack as a multiple of e (2 for CIFAR-10 at 2 / 255).
-    num_steps, step_size: of PGD, from a random start; default a quarter of its radius.
-
-  Returns:
-    An `Objective`, with the metrics of `ibp`.
-
-  Raises:
-    ValueError: for a number out of range.
-
-  Example:
-    >>> objective = mtl_ibp(eps=0.3, alpha=0.5, warmup_steps=2000)
-
-  References:
-    De Palma et al. 2024 (arXiv:2305.13991).
-  """
-  grown = _schedule(eps, exponent, clean_share, warmup_steps)
-  _check_shares(alpha=alpha)
-  if not 0 < attack_scale * eps <= 1:
+  # Deviation: the ball is cut to [0, 1], and each exact bound is intersected with the interval's.
+  if num_projections < 0 or num_projections != int(num_projections):
     raise ValueError(
-      f'`attack_scale` times `eps` is a radius in pixel values, in (0, 1], got {attack_scale * eps}.'
+      f'`num_projections` is a count, 0 for exact bounds, got num_projections={num_projections}.'
     )
+  grown = growth(eps, exponent, clean_share, warmup_steps)
 
-  def loss(keys, apply, x, y, step):
-    del keys
-    check_copies(x, 2)
-    logits, statistics = apply(x[:, 0], True)
-    region = bounds.ball(x[:, 0], eps * grown(step))
-    margins = bounds.interval(_model_fn(apply), region, _spec(logits, y))[0]
-    attacked = _cross_entropy(_model_fn(apply)(x[:, 1]), y)
-    value = (1 - alpha) * attacked + alpha * _worst(margins)
-    return value, (_metrics(logits, y, margins, eps * grown(step)), statistics)
+  def margins(model_fn, region, spec, done, keys):
+    if not num_projections:
+      return bounds.crown(model_fn, region, spec, slope='same', upper=False)[0]
+    return bounds.dual(
+      model_fn, region, spec, projections=num_projections, key=keys[0], upper=False
+    )[0]
 
-  return Objective(loss, _attacked(attack_scale * eps, step_size, num_steps, grown))
+  return Objective(over_balls(margins, eps, 0.0, grown), None)
 
 
-def _over_balls(margins_of, eps, kappa, grown):
-  """The loss k CE(clean) + (1 - k) CE(worst logits)."""
-
-  def loss(keys, apply, x, y, step):
-    del keys
-    done = grown(step)
-    share = 1 - (1 - kappa) * done
-    logits, statistics = apply(x, True)
-    region = bounds.ball(x, eps * done)
-    margins = margins_of(_model_fn(apply), region, _spec(logits, y), done)
-    value = share * _cross_entropy(logits, y) + (1 - share) * _worst(margins)
-    return value, (_metrics(logits, y, margins, eps * done), statistics)
-
-  return loss
-
-
-def _attacked(reach, step_size, num_steps, grown):
-  """A `perturb` that puts PGD's point beside each image: x[B, 2, ...]."""
-  step_size = reach / 4 if step_size is None else step_size
-  for name, value in (('num_steps', num_steps), ('step_size', step_size)):
-    if not 0 <= value < math.inf:
-      raise ValueError(f'`{name}` must be at least 0 and finite, got {name}={value}.')
-
-  def perturb(keys, model_fn, x, y, step):
-    done = grown(step)
-    size = jnp.maximum(step_size * done, _TINY)
-    attack = attacks.pgd(threats.linf(reach * done), step_size=size, num_steps=num_steps)
-    return jnp.stack([x, attack(keys, model_fn, x, y)], axis=1)
-
-  return perturb
-
-
-def _model_fn(apply):
-  return lambda x: apply(x, False)[0]
-
-
-def _spec(logits, y):
-  return bounds.margins(y, logits.shape[-1]).astype(logits.dtype)
-
-
-def _worst(margins):
-  """Mean cross-entropy of the logits 0 and -m."""
-  return jnp.mean(jnp.logaddexp(0.0, jax.nn.logsumexp(-margins, axis=-1)))
-
-
-def _cross_entropy(logits, y):
-  return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
-
-
-def _metrics(logits, y, margins, eps):
-  right = jnp.argmax(logits, axis=-1) == y
-  verified = jnp.all(margins > 0, axis=-1)
-  share = lambda which: jnp.mean(which.astype(jnp.float32))
-  return {'accuracy': share(right), 'verified': share(verified), 'eps': jnp.float32(eps)}
-
-
-def _schedule(eps, exponent, clean_share, warmup_steps):
-  """step -> share of the warm-up that is done."""
-  if not 0 <= eps <= 1:
-    raise ValueError(f'`eps` is in pixel values of [0, 1], got eps={eps}.')
-  if not 1 <= exponent < math.inf:
-    raise ValueError(f'`exponent` must be at least 1 (a straight ramp) and finite, got {exponent}.')
-  _check_shares(clean_share=clean_share)
-  start = clean_share * warmup_steps
-  return lambda step: smooth_ramp(step, start=start, end=warmup_steps, exponent=exponent)
-
-
-def _check_shares(**shares):
-  for name, value in shares.items():
-    if not 0 <= value <= 1:
-      raise ValueError(f'`{name}` is a share, in [0, 1], got {name}={value}.')
+def _penalised(margins, eps, kappa, grown, tightness, balance, tolerance):
+  """The mixture of `ibp`, with penalties where one has a weight."""
+  check_shares(kappa=kappa)
+  penalty = penalty_of(tightness, balance, tolerance)
+  smallest = min(SMALLEST, eps) if penalty else 0.0
+  loss = over_balls(margins, eps, kappa, grown, penalty=penalty, smallest=smallest)
+  return Objective(loss, None)

@@ -5,13 +5,15 @@ import inspect
 
 from certjax import threats
 from certjax.train._adversarial import adversarial_training, clean
-from certjax.train._certified import crown_ibp, ibp, mtl_ibp, sabr, wong_kolter
+from certjax.train._attack_and_bound import mtl_ibp, sabr
+from certjax.train._certified import crown_ibp, diffai, ibp, wong_kolter
 from certjax.train._consistency import consistency
 from certjax.train._copies import augmented
 from certjax.train._curvature import crt
 from certjax.train._lipschitz import lipschitz, multi_margin
 from certjax.train._losses import cross_entropy
 from certjax.train._macer import macer
+from certjax.train._patch import DEFAULT_PIXELS, DEFAULT_SIDE, patch_ibp, sparse_ibp
 from certjax.train._smoothadv import smooth_adv
 from certjax.train._smoothmix import smooth_mix
 from certjax.train._stability import stability
@@ -32,15 +34,22 @@ OBJECTIVES = {
   'adversarial-l2': functools.partial(adversarial_training, eps=0.5, threat=threats.l2),
   'ibp': ibp,
   'crown-ibp': crown_ibp,
+  'diffai': diffai,
   'wong-kolter': wong_kolter,
   'sabr': sabr,
   'mtl-ibp': mtl_ibp,
   'crt': crt,
+  'patch-ibp': patch_ibp,
+  'sparse-ibp': sparse_ibp,
 }
-CERTIFIED = ('ibp', 'crown-ibp', 'wong-kolter', 'sabr', 'mtl-ibp')
+CERTIFIED = ('ibp', 'crown-ibp', 'diffai', 'wong-kolter', 'sabr', 'mtl-ibp')
 """Methods that train for a proof by bounds on the network."""
+REPLACED = {'patch-ibp': ('side', DEFAULT_SIDE), 'sparse-ibp': ('pixels', DEFAULT_PIXELS)}
+"""Methods that train for a proof against replaced pixels: the parameter that says how many, and its default."""
 # Trained on images without noise.
-_CLEAN = ('lipschitz', 'multi-margin', 'clean', 'adversarial', 'adversarial-l2', 'crt', *CERTIFIED)
+_CLEAN = (
+  'lipschitz', 'multi-margin', 'clean', 'adversarial', 'adversarial-l2', 'crt', *CERTIFIED, *REPLACED,
+)  # fmt: skip
 
 
 def objective(name, smoothing, *, sigma, warmup_steps=0, **parameters) -> dict:

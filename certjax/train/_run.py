@@ -27,8 +27,9 @@ from certjax.train._validation import criterion, held_out, scorer, selection
 
 _PROCESS = ('coordinator', 'num_processes', 'process_id')  # Where and in company of whom it runs.
 _PACE = ('max_steps', 'log_every', 'save_every_epochs', 'tensorboard')
-_PLACES = ('out', 'data_dir', *_PACE, *_PROCESS)
-"""Fields of the config that do not change what is trained."""
+_INPUT = 'input_shape'  # In config.json, where it is not that of the data set's images.
+_PLACES = ('out', 'data_dir', _INPUT, *_PACE, *_PROCESS)
+"""Fields of the config that do not change what is trained, or follow from others."""
 _CONFIG = 'config.json'
 CHECKPOINTS = {'latest': 'checkpoints', 'best': 'best'}
 """What `load_run` may load, and the folder it lies in."""
@@ -86,14 +87,15 @@ def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
     per_epoch = data.steps_per_epoch(data.num_images(images), config.batch_size)
     num_steps = config.num_epochs * per_epoch
     stop = num_steps if config.max_steps is None else min(num_steps, config.max_steps)
-    module = _module(config.model, config.dataset, config.data_dir)
+    shape = _input_shape(config, smoothing)
+    module = _module(config.model, config.dataset, config.data_dir, shape)
     tx = _optimizer(config, per_epoch)
     method = objective(
       config.objective, smoothing, sigma=config.sigma,
       warmup_steps=round(config.objective_warmup_epochs * per_epoch), **config.objective_parameters,
     )  # fmt: skip
     key_init, key_steps = jax.random.split(jax.random.key(config.seed))
-    state = init_state(key_init, module, tx, data.dataset(config.dataset).shape)
+    state = init_state(key_init, module, tx, shape)
     checkpoints = out / 'checkpoints'
     if latest_step(checkpoints) is not None:
       state = restore(checkpoints, state)
@@ -105,7 +107,7 @@ def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
   _check_alike(config_json, start)
   with contextlib.ExitStack() as files:
     with parallel.together():
-      write = _open(out, config, start, files) if parallel.is_main() else None
+      write = _open(out, config, shape, start, files) if parallel.is_main() else None
     on_save = lambda state: save(checkpoints, state)
     if validation is not None:
       key_score = jax.random.fold_in(key_steps, num_steps)  # No step folds in as much.
@@ -144,8 +146,8 @@ def load_run(directory, checkpoint='latest') -> TrainedRun:
       f"`checkpoint`='best' is chosen by held-out images, and {directory} held out none: train with "
       f'`--validation 500` or so, or take the latest.'
     )
-  module = _module(config['model'], config['dataset'], config['data_dir'])
-  shape = data.dataset(config['dataset']).shape
+  shape = tuple(config.get(_INPUT) or data.dataset(config['dataset']).shape)
+  module = _module(config['model'], config['dataset'], config['data_dir'], shape)
   variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *shape)))
   template = {'batch_stats': {}, **variables}
   step, variables = restore_variables(directory / CHECKPOINTS[checkpoint], template)
@@ -185,8 +187,18 @@ def read_config(directory) -> dict:
   return config
 
 
-def _encode(config):
-  return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True, default=str)
+def _input_shape(config, smoothing):
+  """(H, W, C) of what the model sees: a smoothing may add channels."""
+  shape = data.dataset(config.dataset).shape
+  if smoothing is None:
+    return shape
+  image = jax.ShapeDtypeStruct(shape, jnp.float32)
+  return jax.eval_shape(lambda x: smoothing.sample(jax.random.key(0), x), image).shape
+
+
+def _encode(config, **derived):
+  entries = {**dataclasses.asdict(config), **derived}
+  return json.dumps(entries, indent=2, sort_keys=True, default=str)
 
 
 def _refuse_another(out, config, defaults):
@@ -228,18 +240,19 @@ def _check_alike(config, start):
       )
 
 
-def _open(out, config, start, files):
+def _open(out, config, shape, start, files):
   """Claims the directory; returns the `write` of its metrics, closed with the stack `files`."""
-  _write_config(out, config)
+  _write_config(out, config, shape)
   events = out / 'tensorboard' if config.tensorboard else None
   return files.enter_context(open_metrics(out / 'metrics.jsonl', step=start, tensorboard=events))
 
 
-def _write_config(out, config):
+def _write_config(out, config, shape):
   """Claims a new directory, once nothing speaks against the run; never leaves half a file."""
   if not (out / _CONFIG).exists():
     out.mkdir(parents=True, exist_ok=True)
-    (out / f'.{_CONFIG}').write_text(_encode(config) + '\n')
+    derived = {} if shape == data.dataset(config.dataset).shape else {_INPUT: shape}
+    (out / f'.{_CONFIG}').write_text(_encode(config, **derived) + '\n')
     os.replace(out / f'.{_CONFIG}', out / _CONFIG)
 
 
@@ -270,9 +283,13 @@ def _log(write, on_log):
   return log
 
 
-def _module(name, dataset, data_dir):
+def _module(name, dataset, data_dir, shape):
+  """The model for inputs of a shape; without normalisation where its channels are not the data set's."""
   spec = data.dataset(dataset, data_dir)
-  return build(name, num_classes=spec.num_classes, mean=spec.mean, std=spec.std)
+  mean, std = spec.mean, spec.std
+  if shape[-1] != spec.shape[-1]:
+    mean, std = (0.0,) * shape[-1], (1.0,) * shape[-1]
+  return build(name, num_classes=spec.num_classes, mean=mean, std=std)
 
 
 def _optimizer(config, per_epoch):

@@ -1,5 +1,7 @@
 """Certificates from bounds: closed forms, attacks inside, rounding, and bad input."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +52,21 @@ def test_no_attack_breaks_a_verified_image(norm, eps, small):
   assert (after != np.asarray(model_fn(x)).argmax(axis=1)).any()  # It is an attack.
 
 
+def test_optimised_slopes_prove_more(small):
+  """alpha-CROWN with rounding paid for, against CROWN's own slopes."""
+  model_fn, shape = small.networks['relu']
+  x = np.random.default_rng(3).uniform(0, 1, (8, *shape))
+  plain, optimised = (
+    bounds.largest(
+      model_fn, x, max_eps=0.5, batch=8,
+      bound=functools.partial(bounds.crown, upper=False, num_steps=num_steps, step_size=0.3),
+    )
+    for num_steps in (0, 10)
+  )  # fmt: skip
+  assert (optimised.radius >= plain.radius).all()
+  assert (optimised.radius > plain.radius + 1e-3).any()
+
+
 def test_batches_and_weights_of_a_module():
   module = models.build('digits-cnn', num_classes=10)
   variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
@@ -63,6 +80,25 @@ def test_batches_and_weights_of_a_module():
     proved = bounds.verify(model_fn, x[[0, 1, 2]], eps, bound=bounds.interval, batch=2)
     np.testing.assert_array_equal(proved.label != ABSTAIN, eps < whole.radius[:3])
   assert (bounds.verify(model_fn, x[:1], above[0], bound=bounds.interval).label == ABSTAIN).all()
+
+
+@pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
+def test_weights_are_widened_once(dtype):
+  """The same numbers in float64, kept as they are the second time; the proof is the same."""
+  w = jnp.asarray([[1.1, 0.2], [0.3, 1.7]], dtype)
+  model_fn = jax.tree_util.Partial(lambda w, n, x: n * (x @ w.astype(x.dtype)), w, np.arange(2)[1])
+  wide = bounds.widened(model_fn)
+  assert wide.args[0].dtype == np.float64 and wide.args[1].dtype == np.int64
+  np.testing.assert_array_equal(wide.args[0], np.asarray(w, np.float64))
+  assert bounds.widened(wide).args[0] is wide.args[0]
+  x = np.array([[0.2, 0.4], [0.5, 0.49]])
+  options = {'max_eps': 0.5, 'bound': bounds.interval}
+  own, given = (bounds.largest(f, x, **options) for f in (model_fn, wide))
+  assert own.radius.tolist() == given.radius.tolist() and (own.radius > 0).all()
+
+
+def test_a_function_has_no_weights_to_widen():
+  assert bounds.widened(jnp.sin).func is jnp.sin
 
 
 def test_nan_weights_prove_nothing():

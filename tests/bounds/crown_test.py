@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 from scipy import optimize
 
 from certjax import bounds, parallel
@@ -118,7 +119,7 @@ def test_no_point_leaves_a_bound(name, norm, eps, small):
   model_fn, shape = small.networks[name]
   x = np.random.default_rng(1).uniform(0, 1, (1, *shape))
   region = bounds.ball(x, eps, norm)
-  outputs = np.asarray(jax.jit(model_fn)(small.points(region, 12_500)))
+  outputs = np.asarray(jax.jit(model_fn)(small.points(region, 100_000)))
   methods = METHODS if name == 'relu' else {m: METHODS[m] for m in ('interval', 'adaptive')}
   found = jax.jit(lambda region: {m: bound(model_fn, region) for m, bound in methods.items()})(
     region
@@ -262,7 +263,7 @@ def test_gradients_of_a_certified_loss():
     return jnp.sum(jax.nn.softplus(-lower))
 
   for bound in (bounds.interval, METHODS['crown-ibp']):
-    jax.test_util.check_grads(lambda w, bound=bound: loss(w, bound), (w,), 1, modes=['rev'])
+    check_grads(lambda w, bound=bound: loss(w, bound), (w,), 1, modes=['rev'])
 
 
 @pytest.mark.parametrize(

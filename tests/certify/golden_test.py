@@ -39,14 +39,15 @@ class Row(NamedTuple):
   radius: float = 0.01
 
 
-# A law that draws bits or integers has its row here; ablation will want one. At powers of two the
-# others round nothing: their offsets are multiples of 2^-23, and so is what is made of them.
+# A law that draws bits or integers has its row here. At powers of two the others round nothing:
+# their offsets are multiples of 2^-23, and so is what is made of them.
 ROWS = {
   'gaussian-grid': Row(smoothing.gaussian(sigma=0.25, sampler='grid', shape=SHAPE), steps=255),
   'uniform': Row(smoothing.uniform(lam=0.5)),
   'splitting': Row(smoothing.splitting(lam=0.5)),
   'splitting-template': Row(smoothing.splitting(lam=0.5, joint='template', shape=SHAPE)),
   'discrete': Row(smoothing.discrete(keep=0.4, levels=16, shape=SHAPE), radius=1),
+  'ablation': Row(smoothing.ablation(keep=2, shape=SHAPE), radius=1),
 }
 COUNTED = ('gaussian-grid', 'splitting', 'discrete')  # Keys are derived alike for every law.
 VIEWS = smoothing.deterministic_splitting(lam=0.5, quantization=16, shape=SHAPE)

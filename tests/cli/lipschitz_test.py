@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from certjax import cli, records, report, train
+from certjax import cli, records, train
 
 MODEL = 'lipconvnet5-tiny-soc'
 
@@ -35,24 +35,10 @@ def certified(command, run, out, *options):
   return command('certify', run, '--out', out, '--evenly', 6, *options)
 
 
-def test_it_needs_no_noise_and_no_samples(command, run, tmp_path):
+def test_it_needs_no_noise_and_no_samples(exact_run, run, tmp_path):
   """Default method, records in order, resumed, and a report that calls them exact."""
-  assert certified(command, run, tmp_path).code == 0
-  header, lines = records.read(tmp_path)
-  assert header['config']['method'] == 'lipschitz' and header['quantifier'] == 'exact'
-  assert header['norm'] == 'l2' and header['unit'] == 'pixel value' and 'alpha' not in header
-  assert not {'sigma', 'alpha', 'num_samples', 'seed', 'chunk'} & header['config'].keys()
+  header, _ = exact_run(run, tmp_path, 'lipschitz')
   assert 1 < header['constants']['lipschitz'] < 1 + 1e-8
-  assert [list(line) for line in lines] == [['index', 'label', 'predict', 'radius']] * 6
-  assert [line['index'] for line in lines] == [0, 83, 166, 250, 333, 416]
-  assert all(0 < line['radius'] < 8 and 0 <= line['predict'] < 10 for line in lines)
-  file = tmp_path / 'records.jsonl'
-  whole = file.read_bytes()
-  file.write_bytes(b''.join(whole.splitlines(keepends=True)[:4]))  # As if it had been killed.
-  again = certified(command, run, tmp_path, '--chunk', 3, '--num-samples', 5)
-  assert again.code == 0 and file.read_bytes() == whole
-  assert 'certificates are exact' in again.out and 'certjax: warning' not in again.err
-  assert (report.load(tmp_path).certificate.radius > 0).all()
 
 
 def test_shards_and_slack(command, run, tmp_path):

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from certjax import attacks, configs
-from certjax.certify import Bounded, Margin
+from certjax.certify import Bounded, Curved, Margin
 from certjax.smoothing import Smoothing, Views
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -51,9 +51,12 @@ def test_the_preset_exists(name):
 def test_the_factory_builds_what_the_row_says(name):
   row = configs.METHODS[name]
   parameters = {'sigma': 0.25} if row.factory.takes('sigma') else {}
-  radius = {'eps': 0.1} if row.factory.takes('eps') else {}
+  sizes = {'eps': 0.1, 'side': 5, 'pixels': 4}
+  radius = {size: value for size, value in sizes.items() if row.factory.takes(size)}
   made = configs.build_smoothing(name, shape=(8, 8, 1), **parameters, **radius)
-  assert isinstance(made, Smoothing if row.quantifier != 'exact' else (Margin, Bounded, Views))
+  assert isinstance(
+    made, Smoothing if row.quantifier != 'exact' else (Margin, Bounded, Curved, Views)
+  )
   assert (made.norm, made.unit) == (row.norm, row.unit)
   for sigma in (0, -1, float('nan'), float('inf')) if parameters else ():
     with pytest.raises(ValueError, match='`?sigma`?'):
@@ -70,6 +73,19 @@ def test_own_parameter_replaces_sigma():
   assert float(a.radius(1.0)) == pytest.approx(2.0)
   b = configs.smoothing_of('uniform', 0.25, {}, shape=(2, 2, 1), norm='linf')
   assert b.norm == 'linf'
+
+
+def test_words_choose_and_numbers_measure():
+  made = configs.smoothing_of('wasserstein', 0.02, {'bound': 'levine'}, shape=(8, 8, 1))
+  other = configs.smoothing_of(
+    'wasserstein', 0.02, {'ground': 'l2'}, shape=(8, 8, 1), norm='wasserstein-l1'
+  )
+  assert (made.norm, other.norm) == ('wasserstein-l2', 'wasserstein-l1')
+  assert float(other.radius(0.9)) > 1.5 * float(made.radius(0.9))
+  with pytest.raises(ValueError, match="`keep` of discrete must be a number, got 'much'"):
+    configs.build_smoothing('discrete', shape=(8, 8, 1), keep='much')
+  with pytest.raises(ValueError, match='`levels` of discrete must be a number'):
+    configs.build_smoothing('discrete', shape=(8, 8, 1), levels='all')
 
 
 def test_unknown_method():

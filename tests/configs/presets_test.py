@@ -24,7 +24,7 @@ def test_names_exist(name):
   assert logits.shape == (2, spec.num_classes)
   noise = None
   if preset.method != 'none':
-    noise = configs.build_smoothing(preset.method, shape=spec.shape, sigma=preset.sigma)
+    noise = configs.smoothing_of(preset.method, preset.sigma, preset.parameters, shape=spec.shape)
   made = train.objective(preset.objective, noise, sigma=preset.sigma, **preset.objective_parameters)
   assert callable(made['loss'])
   assert preset.augment is None or preset.augment in (*data.AUGMENT, *data.DECODED)

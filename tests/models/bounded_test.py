@@ -18,12 +18,15 @@ DIGIT = (28, 28, 1)
     ('ibp-large', 13_257_290),
     ('kw-mnist', 166_406),  # Wong & Kolter's MNIST network.
     ('mlp-5x100', 119_910),
+    ('ablation-cnn', 3_320_922),
+    ('wasserstein-cnn', 166_406),
   ],
 )
 def test_number_of_parameters(name, expected):
   """Counted by hand, layer by layer, from the papers' tables."""
   module = models.build(name, num_classes=10)
-  variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *DIGIT)))
+  channels = 2 if name == 'ablation-cnn' else 1  # (x, 1 - x).
+  variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 28, 28, channels)))
   assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(variables)) == expected
 
 

@@ -25,6 +25,7 @@ def size(module, shape):
     ('wrn34-10', (32, 32, 3), 46_160_474),  # 46.2M, the network of TRADES.
     ('mnist-cnn', (28, 28, 1), 166_406),  # Wong & Kolter's MNIST network.
     ('digits-cnn', (8, 8, 1), 38_282),
+    ('derandomized-cnn', (28, 28, 2), 117_366),
   ],
 )
 def test_number_of_parameters(name, shape, expected):

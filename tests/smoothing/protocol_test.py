@@ -7,6 +7,7 @@ import pytest
 from certjax import smoothing, testing
 
 SMOOTHINGS = {
+  'ablation': lambda: smoothing.ablation(keep=4, shape=X.shape),
   'discrete': lambda: smoothing.discrete(keep=0.01, levels=255, shape=X.shape),
   'exp1': lambda: smoothing.exp1(k=2, sigma=0.25, shape=X.shape),
   'exp2': lambda: smoothing.exp2(k=4, j=3, sigma=0.25, shape=X.shape),
@@ -21,14 +22,18 @@ SMOOTHINGS = {
   'pow_inf': lambda: smoothing.pow_inf(a=120, sigma=0.25, shape=X.shape),
   'uniform': lambda: smoothing.uniform(sigma=0.25),
   'uniform_ball': lambda: smoothing.uniform_ball(sigma=0.25, shape=X.shape),
+  'wasserstein': lambda: smoothing.wasserstein(sigma=0.25, shape=X.shape),
 }
 VIEWS = {
+  'bands': lambda: smoothing.bands(width=2, shape=X.shape),
+  'blocks': lambda: smoothing.blocks(size=2, shape=X.shape, per_location=False),
+  'multi_bands': lambda: smoothing.multi_bands(width=1, keep=2, shape=X.shape),
   'deterministic_splitting': lambda: smoothing.deterministic_splitting(sigma=0.25, shape=X.shape),
 }
 NO_FACTORY = {  # Limits and one-dimensional proofs return numbers, not a `Smoothing`.
   'gaussian_radius_lp', 'generalized_gaussian_limit', 'iid_limit', 'l1_ball_limit', 'probit_slope',
   'uniform_linf_limit', 'worst_case',
-  'discrete_threshold', 'pixeldp_radius', 'renyi_radius',
+  'ablation_change', 'discrete_threshold', 'pixeldp_radius', 'renyi_radius',
 }  # fmt: skip
 X = np.random.default_rng(0).uniform(0, 1, (6, 5, 3)).astype(np.float32)
 
