@@ -105,13 +105,20 @@ def versions() -> dict:
   }
 
 
-def print_table(rows):
+def markdown(rows) -> str:
   """Rows of one kind as a markdown table."""
   columns = list(rows[0])
-  print('| ' + ' | '.join(columns) + ' |')
-  print('| ' + ' | '.join('---' for _ in columns) + ' |')
-  for row in rows:
-    print('| ' + ' | '.join(_cell(row[column]) for column in columns) + ' |')
+  lines = [
+    columns,
+    ['---'] * len(columns),
+    *([_cell(row[name]) for name in columns] for row in rows),
+  ]
+  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def print_table(rows):
+  """Prints what `markdown` makes."""
+  print(markdown(rows))
 
 
 def _cell(value):
