@@ -133,8 +133,10 @@ def command(*arguments):
     raise SystemExit(code)
 
 
-def certified_rows(directories, radii, out):
+def certified_rows(directories, radii, out, *, trained=None):
   """(table as markdown, rows of a card) of finished certification runs; plot and tables in `out`.
+
+  `trained` is the training run of all, where each was not certified in its own directory.
 
   Seconds are left out where runs are compared: they tell what else the machine did meanwhile.
   """
@@ -146,7 +148,7 @@ def certified_rows(directories, radii, out):
   for run, directory in zip(runs, directories, strict=True):
     header, _ = records.read(directory)
     accuracies = report.certified_accuracy(run.certificate, run.labels, radii)
-    metrics = (pathlib.Path(directory) / 'metrics.jsonl').read_text().splitlines()
+    metrics = (pathlib.Path(trained or directory) / 'metrics.jsonl').read_text().splitlines()
     rows.append(
       {
         'run': run.name,

@@ -1,6 +1,7 @@
 r"""Zonotopes forwards through the network (DeepZ / DiffAI), and their random projections.
 
-A value of the network lies in { c + sum_k e_k g_k : |e_k| <= 1 }. Affine steps act on the centre c and on
+A value of the network lies in { c + sum_k e_k g_k : |e_k| <= 1 }, or with the e_k of the pixels tied by
+||e|| <= 1 over a ball of that norm. Affine steps act on the centre c and on
 every generator g_k exactly, so that values which depend on the same pixel stay tied; an activation
 becomes its line of least area and one fresh generator a unit: for an unstable ReLU
 
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 from certjax.bounds._crown import _each, _interval_rows, node_size
 from certjax.bounds._interval import _both, _pointwise, read_by_activations, step
 from certjax.bounds._network import ACTIVATIONS
+from certjax.bounds._region import safe_norm
 from certjax.bounds._relaxations import lines
 
 
@@ -35,7 +37,8 @@ def zonotope(model_fn, region, spec=None, *, outward=False):
 
   Args:
     model_fn, spec: as in `interval`.
-    region: a `Region` of B images: a box, or a ball of norm 'linf'.
+    region: a `Region` of B images. Of an L2 or L1 ball the generators of the pixels are tied by the
+      ball's norm; the pixel range acts through the interval bounds alone.
     outward: must be False: the rounding of the generators is not bounded. A proof of the same kind
       is `crown(slope='same', outward=True)`.
 
@@ -43,7 +46,7 @@ def zonotope(model_fn, region, spec=None, *, outward=False):
     (lower, upper), float[B, S] each.
 
   Raises:
-    ValueError: as `interval`; for a ball of another norm, and for `outward`.
+    ValueError: as `interval`, and for `outward`.
 
   Example:
     >>> from certjax import bounds
@@ -60,16 +63,11 @@ def zonotope(model_fn, region, spec=None, *, outward=False):
       '`outward` must be False: the rounding of a zonotope is not bounded, so it proves nothing; '
       "for a proof use `bounds.crown` with slope='same'."
     )
-  if region.norm != 'linf':
-    raise ValueError(
-      f"`region` must be a box or a ball of norm 'linf' for zonotopes, got {region.norm!r}: use "
-      '`bounds.crown`.'
-    )
 
   def bound(network, region, rows):
-    boxes, form = enclose(network, region, diagonal(region))
-    center, reach = _dot(rows, form.center), _dot(rows, form.generators)
-    reach = jnp.sum(jnp.abs(reach), axis=1)
+    spread = diagonal(region)
+    boxes, form = enclose(network, region, spread)
+    center, reach = _dot(rows, form.center), spread.reach(_dot(rows, form.generators).T)
     return _both(
       (center - reach, center + reach), _interval_rows(network, region, rows, boxes, False)
     )
@@ -100,17 +98,29 @@ class Spread(NamedTuple):
 
 
 def diagonal(region) -> Spread:
-  """All generators, one a pixel and a unit."""
+  """All generators, one a pixel and a unit; (e_k) of the pixels lie in the unit ball of the norm."""
+  pixels = region.lower.size
 
   def start():
-    half = (region.upper - region.lower)[None] / 2
-    return Form((region.lower + region.upper)[None] / 2, grow(jnp.zeros((0, *half.shape)), half, 0))
+    if region.norm == 'linf':
+      middle, half = (region.lower + region.upper) / 2, (region.upper - region.lower) / 2
+    else:
+      middle, half = region.center, jnp.full_like(region.center, 1) * region.eps
+    return Form(middle[None], grow(jnp.zeros((0, *half[None].shape)), half[None], 0))
+
+  def reach(generators):
+    tied, free = jnp.abs(generators[:pixels]), jnp.abs(generators[pixels:])
+    if region.norm == 'l2':
+      length = safe_norm(tied.reshape(pixels, -1).T).reshape(tied.shape[1:])
+    else:
+      length = (jnp.max if region.norm == 'l1' else jnp.sum)(tied, axis=0)
+    return length + jnp.sum(free, axis=0)
 
   def grow(generators, amount, count):
     fresh = jnp.diag(amount.ravel()).reshape(amount.size, *amount.shape)
     return jnp.concatenate([_padded(generators.astype(fresh.dtype), count), fresh])
 
-  return Spread(start, grow, lambda generators: jnp.sum(jnp.abs(generators), axis=0))
+  return Spread(start, grow, reach)
 
 
 def projected(region, num, key) -> Spread:

@@ -20,7 +20,10 @@ CASES = [
   dict(size=(8, 8), kernel=(5, 5), strides=(3, 2), padding='VALID'),
   dict(size=(9, 9), kernel=(3, 3), strides=(1, 2), padding='SAME', rhs_dilation=(2, 1)),
   dict(size=(5, 5), kernel=(3, 3), strides=(1, 1), padding=((2, 0), (0, 3))),
-]
+  dict(size=(4, 5), kernel=(3, 2), strides=(1, 1), padding=((1, 2), (0, -1)), lhs_dilation=(2, 3)),
+  dict(size=(4, 4), kernel=(3, 3), strides=(2, 1), padding=((1, 0), (2, 1)), lhs_dilation=(3, 1),
+       rhs_dilation=(1, 2)),
+]  # fmt: skip
 
 
 def _operands(case, dtype=np.float64):
@@ -31,7 +34,8 @@ def _operands(case, dtype=np.float64):
 
 
 def _arguments(case):
-  return case['strides'], case['padding'], None, case.get('rhs_dilation'), DIMENSIONS
+  dilations = case.get('lhs_dilation'), case.get('rhs_dilation')
+  return case['strides'], case['padding'], *dilations, DIMENSIONS
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -60,7 +64,7 @@ def test_vmap_over_images_and_over_kernels(case):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), batch, oracle)
 
 
-def test_groups_and_input_dilation_fall_through_to_jax():
+def test_groups_fall_through_to_jax():
   x, w = jnp.ones((1, 4, 4, 4)), jnp.ones((3, 3, 2, 4))
   ours = conv_general_dilated(x, w, (1, 1), 'SAME', (1, 1), None, DIMENSIONS, 2)
   np.testing.assert_array_equal(
