@@ -322,6 +322,36 @@ PRESETS = {
   ),
   **PATCH_PRESETS,
   **LEVINE_PRESETS,
+  **{
+    f'{objective}-mnist-{eps}': (
+      f'{title} on MNIST for linf {eps}, 70 epochs, the radius ramped up over 20: an accelerator.',
+      _bounds_mnist(
+        f'{objective}-mnist-{eps}',
+        objective,
+        {'eps': trained, 'clean_share': 0.0, **parameters},
+        model=model,
+        batch_size=batch,
+        num_epochs=70,
+        objective_warmup_epochs=20.0,
+        learning_rate=5e-4,
+      ),
+    )
+    for objective, title, eps, trained, model, batch, parameters in (
+      (
+        'wong-kolter',
+        'Convex outer polytope (Wong & Kolter 2018)',
+        0.1,
+        0.1,
+        'kw-mnist',
+        48,
+        {'num_projections': 50},
+      ),
+      ('diffai', 'DiffAI (Mirman et al. 2018)', 0.1, 0.1, 'mlp-5x100', 48, {}),
+      ('sabr', 'SABR (Mueller et al. 2023)', 0.1, 0.2, 'ibp-medium', 256, {'lam': 0.4}),
+      ('mtl-ibp', 'MTL-IBP (De Palma et al. 2024)', 0.1, 0.2, 'ibp-medium', 256, {'alpha': 0.02}),
+      ('mtl-ibp', 'MTL-IBP (De Palma et al. 2024)', 0.3, 0.3, 'ibp-medium', 256, {'alpha': 0.5}),
+    )
+  },
   'crt-mnist': (
     'Curvature-regularised training (Singla & Feizi 2020) on MNIST for l2 1.58: 2-layer sigmoid '
     'network of width 1024; 18 of its 30 epochs: 6 minutes on 2 CPU cores.',
