@@ -5,7 +5,6 @@ import math
 import pathlib
 
 from certjax.configs._levine_presets import LEVINE_PRESETS
-from certjax.configs._patch_presets import PATCH_PRESETS
 from certjax.configs._schema import Train
 
 _DIGITS = Train(out=pathlib.Path('runs/digits'), dataset='digits')
@@ -320,7 +319,6 @@ PRESETS = {
     'the ramp over 3 of their 61: minutes on 2 CPU cores.',
     _replaced_mnist('sparse-ibp-mnist', 'sparse-ibp', {'pixels': 4}),
   ),
-  **PATCH_PRESETS,
   **LEVINE_PRESETS,
   **{
     f'{objective}-mnist-{eps}': (

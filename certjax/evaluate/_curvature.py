@@ -10,12 +10,13 @@ of threads, and no record should. Images are evaluated one at a time, so that no
 batch or a shard.
 """
 
-import time
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
-from certjax import bounds, certify, data, models
+from certjax import bounds, certify, models
+from certjax.evaluate._one_by_one import records_of
 
 
 class CurvedNetwork(NamedTuple):
@@ -124,18 +125,8 @@ def curved_records(network: CurvedNetwork, images, *, slack=None, stop=lambda: F
     (record, seconds): index, label, predict and radius (float64, rounded down); with `slack` also
     slack_predict and slack_radius, the certificate that holds for other programs too.
   """
-  for image, label, index in data.rows(images):
-    if stop():
-      return
-    begun = time.perf_counter()
-    image, portable = data.to_float(image), {}
-    proof = _certified(network, image, None)
-    if slack is not None:
-      other = _certified(network, image, slack)
-      portable = {'slack_predict': int(other.label), 'slack_radius': float(other.radius)}
-    record = {'index': int(index), 'label': int(label), **portable}
-    record |= {'predict': int(proof.label), 'radius': float(proof.radius)}
-    yield record, time.perf_counter() - begun
+  prove = lambda image: functools.partial(_certified, network, image)
+  return records_of(prove, images, slack=slack, stop=stop)
 
 
 def _certified(network, image, slack):

@@ -21,14 +21,15 @@ head's slope at z and its curvature say, nor than its Lipschitz constant: the la
 each of them over all rivals.
 """
 
-import time
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from certjax import bounds, certify, data, layers, models, parallel
+from certjax import bounds, certify, layers, models, parallel
 from certjax.evaluate._curvature import in_24_bits
+from certjax.evaluate._one_by_one import records_of
 from certjax.evaluate._rounding import is_sequential, rounding_bounds
 
 _RELATIVE = 1e-10
@@ -177,18 +178,8 @@ def margin_records(network: ExactNetwork, images, *, slack=None, stop=lambda: Fa
     (record, seconds): index, label, predict and radius (float64, rounded down); with `slack` also
     slack_predict and slack_radius, the certificate that holds for other programs too.
   """
-  for image, label, index in data.rows(images):
-    if stop():
-      return
-    begun = time.perf_counter()
-    logits = _logits(network, data.to_float(image))
-    proof, portable = _certified(network, logits, None), {}
-    if slack is not None:
-      other = _certified(network, logits, slack)
-      portable = {'slack_predict': int(other.label), 'slack_radius': float(other.radius)}
-    record = {'index': int(index), 'label': int(label), **portable}
-    record |= {'predict': int(proof.label), 'radius': float(proof.radius)}
-    yield record, time.perf_counter() - begun
+  prove = lambda image: functools.partial(_certified, network, _logits(network, image))
+  return records_of(prove, images, slack=slack, stop=stop)
 
 
 def _certified(network, logits, slack):
