@@ -36,18 +36,28 @@ def predict(arguments):
   config = _parse.parse(configs.Predict, 'predict', arguments, positional='run')
   if config.out is None and config.run is not None:
     config = dataclasses.replace(config, out=pathlib.Path(config.run) / 'predict')
+  run_predict(config)
+
+
+def run_predict(config):
+  """Classifies what a `configs.Predict` with `out` says, and prints how many are correct."""
   _records.write('predict', config)
   for problem in records.problems(config.out):
     _progress.warn(problem)
   _, lines = records.read(config.out)
-  abstained = sum(line['predict'] < 0 for line in lines)
-  correct = sum(line['predict'] == line['label'] for line in lines)
-  wrong = len(lines) - abstained - correct
+  correct, wrong, abstained = outcomes(lines)
   print(f'{len(lines)} images: {correct} correct, {wrong} wrong, {abstained} abstained')
   print(
     f"each prediction is not the smoothed classifier's with probability at most {config.alpha:g}"
   )
   print(f'records are in {config.out}')
+
+
+def outcomes(lines):
+  """(correct, wrong, abstained) of records."""
+  abstained = sum(line['predict'] < 0 for line in lines)
+  correct = sum(line['predict'] == line['label'] for line in lines)
+  return correct, len(lines) - abstained - correct, abstained
 
 
 def _is_complete(out):

@@ -11,6 +11,7 @@ _COMMANDS = {
   'train': 'train a classifier from a preset',
   'certify': 'certify test images of a trained run (CERTIFY)',
   'predict': 'classify test images by the smoothed classifier (PREDICT)',
+  'sweep': 'train and certify for several values of one parameter of the noise',
   'report': 'tables and plots from records; compare two runs',
   'spectrum': 'singular values and norm bounds of the layers of a trained run',
   'data': 'list and prepare data sets',
@@ -59,13 +60,14 @@ def _guarded(command, arguments):
 
 
 def _run(command, arguments):
-  from certjax.cli import _certify, _data, _doctor, _quickstart, _report, _spectrum, _train
+  from certjax.cli import _certify, _data, _doctor, _quickstart, _report, _spectrum, _sweep, _train
 
   run = {
     'quickstart': _quickstart.quickstart,
     'train': _train.train,
     'certify': _certify.certify,
     'predict': _certify.predict,
+    'sweep': _sweep.sweep,
     'report': _report.report,
     'spectrum': _spectrum.spectrum,
     'data': _data.data,

@@ -4,18 +4,30 @@ before a method is built."""
 from certjax.configs._methods import METHODS, Method, build_smoothing, smoothing_of
 from certjax.configs._presets import PRESETS
 from certjax.configs._prove import prove
-from certjax.configs._schema import Certify, Doctor, Predict, Quickstart, Report, Spectrum, Train
+from certjax.configs._schema import (
+  Certify,
+  Doctor,
+  Evaluation,
+  Predict,
+  Quickstart,
+  Report,
+  Spectrum,
+  Sweep,
+  Train,
+)
 
 __all__ = [
   'METHODS',
   'PRESETS',
   'Certify',
   'Doctor',
+  'Evaluation',
   'Method',
   'Predict',
   'Quickstart',
   'Report',
   'Spectrum',
+  'Sweep',
   'Train',
   'build_smoothing',
   'prove',

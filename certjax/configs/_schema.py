@@ -185,6 +185,27 @@ class Predict(Evaluation):
   """Failure probability of each prediction; it abstains where it cannot keep it."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+  """Trains and certifies once for each value of one parameter of the noise, and puts them in one table.
+
+  Every value has its directory, OUT/NAME-VALUE; the same command continues what was interrupted."""
+
+  training: Train
+  """What is trained, but for the parameter (its own `out` is not used)."""
+  certification: Certify = dataclasses.field(default_factory=Certify)
+  """How it is certified; run, method, sigma and parameters are those of the training."""
+  parameter: str = 'sigma'
+  """What varies: sigma, or another parameter of the method (README's table names them), as keep."""
+  values: tuple[float, ...]
+  """Its values."""
+  predict: int = 0
+  """Samples of a prediction that may abstain (PREDICT, at the alpha of the certificates), whose accuracy
+  and abstention are tabled too; 0: none."""
+  out: pathlib.Path | None = None
+  """Directory of the sweep (default: that of the training, with -sweep)."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
   """Turns records (run directories, records.jsonl, or the field's TSV) into tables and a plot."""

@@ -12,6 +12,7 @@ from certjax.smoothing._exp_inf import exp_inf
 from certjax.smoothing._expp import expp
 from certjax.smoothing._gaussian import gaussian
 from certjax.smoothing._generalized_gaussian import generalized_gaussian
+from certjax.smoothing._information import ablation_information, discrete_information
 from certjax.smoothing._laplace import laplace
 from certjax.smoothing._limits import (
   gaussian_radius_lp,
@@ -37,10 +38,12 @@ __all__ = [
   'Views',
   'ablation',
   'ablation_change',
+  'ablation_information',
   'bands',
   'blocks',
   'deterministic_splitting',
   'discrete',
+  'discrete_information',
   'discrete_threshold',
   'exp1',
   'exp2',
