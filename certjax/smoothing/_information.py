@@ -55,7 +55,7 @@ def discrete_information(num_pixels: int, *, keep: float, values: int = 256) -> 
 
   Example:
     >>> round(discrete_information(784, keep=0.8, values=2), 2)
-    218.02
+    218.01
 
   References:
     Levine & Feizi 2020 (arXiv:1911.09272), supplement; Lee et al. 2019 (arXiv:1906.04948).

@@ -4,7 +4,7 @@ import pytest
 
 from certjax import records
 
-PRESET = ('sweep', 'digits', '--training.method', 'ablation', '--parameter', 'keep')
+ABLATION = ('sweep', 'digits', '--training.method', 'ablation', '--parameter', 'keep')
 SMALL = (
   '--training.num-epochs', 1, '--training.max-steps', 2, '--training.warmup-epochs', 0,
   '--certification.num-samples', 100, '--certification.alpha', 0.05, '--certification.evenly', 4,
@@ -13,23 +13,26 @@ SMALL = (
 
 
 def test_each_value_is_trained_certified_and_predicted(command, data_dir, tmp_path):
-  values = ('--values', 4, 20, '--training.data-dir', data_dir, '--predict', 50)
-  done = command(*PRESET, *values, *SMALL, '--out', tmp_path)
+  sweep = (
+    'sweep', 'digits', '--values', 0.25, 0.5, '--training.data-dir', data_dir, '--predict', 50,
+    *SMALL, '--out', tmp_path,
+  )  # fmt: skip
+  done = command(*sweep)
   assert done.code == 0
-  for keep in (4, 20):
-    header, lines = records.read(tmp_path / f'keep-{keep}')
-    assert header['config']['parameters'] == {'keep': keep} and len(lines) == 4
-    predicted, answers = records.read(tmp_path / f'keep-{keep}' / 'predict')
+  for sigma in (0.25, 0.5):
+    out = tmp_path / f'sigma-{sigma}'
+    header, lines = records.read(out)
+    assert header['config']['sigma'] == sigma and len(lines) == 4
+    predicted, answers = records.read(out / 'predict')
     assert predicted['kind'] == 'predict' and predicted['config']['num_samples'] == 50
     assert predicted['config']['alpha'] == 0.05 and len(answers) == 4
     correct = sum(line['predict'] == line['label'] for line in answers) / 4
     abstained = sum(line['predict'] < 0 for line in answers) / 4
-    row = f'| {keep} | 4 | {correct:.4f} | {abstained:.4f} |'
+    row = f'| {sigma} | 4 | {correct:.4f} | {abstained:.4f} |'
     assert row in (tmp_path / 'predictions.md').read_text() and row in done.out
-    assert f'| keep-{keep} | 4 |' in (tmp_path / 'table.md').read_text()
-  kept = (tmp_path / 'keep-4' / 'records.jsonl').read_bytes()
-  assert command(*PRESET, *values, *SMALL, '--out', tmp_path).code == 0
-  assert (tmp_path / 'keep-4' / 'records.jsonl').read_bytes() == kept
+    assert f'| {out.name} | 4 |' in (tmp_path / 'table.md').read_text()
+  kept = (out / 'records.jsonl').read_bytes()
+  assert command(*sweep).code == 0 and (out / 'records.jsonl').read_bytes() == kept
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,6 @@ def test_what_no_value_can_be_swept_for(command, data_dir, tmp_path, options, sa
   """One line, before anything is trained."""
   out = tmp_path / 'out'
   options = (*SMALL, *options, '--training.data-dir', data_dir, '--out', out)
-  done = command(*PRESET, *options)
+  done = command(*ABLATION, *options)
   assert done.code == 2 and said in done.err and len(done.err.splitlines()) == 1
   assert not out.exists()
