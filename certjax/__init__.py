@@ -10,8 +10,8 @@ from importlib import import_module as _import_module
 __version__ = '0.1.0'
 
 _ROOMS = (
-  'attacks', 'certify', 'configs', 'data', 'evaluate', 'layers', 'models', 'parallel', 'records',
-  'report', 'smoothing', 'testing', 'threats', 'train',
+  'attacks', 'certify', 'configs', 'data', 'defenses', 'evaluate', 'layers', 'models', 'parallel', 'poisoning',
+  'records', 'report', 'smoothing', 'testing', 'threats', 'train',
 )  # fmt: skip
 _NOUNS = {
   'Certificate': 'certjax.certify',

@@ -2,8 +2,17 @@
 
 A `Threat` speaks of ONE image; batching is `jax.vmap`. Every point it returns lies in the
 set and in [0, 1], up to float rounding; at eps = 0 it is the image itself, bit for bit.
+
+L0 and patches bound where an image changes, not by how much. Both projections are exact: for pixels
+that may change the nearest value is the clipped one, so moving pixel p from x_p to clip(v_p) brings
+the point nearer to v by
+
+  gain_p = sum_c (v - x)^2 - (v - clip(v))^2 >= 0,
+
+pixel by pixel, and the best allowed set of pixels is that of the largest total gain.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,10 +24,12 @@ class Threat(NamedTuple):
   """A ball around an image, intersected with [0, 1].
 
   Attributes:
-    norm: 'linf' or 'l2'.
-    eps: size of the ball, in pixel values; may be traced.
+    norm: 'linf', 'l2', 'l0' or 'patch'.
+    eps: size of the ball, in pixel values, or in whole pixels ('l0', 'patch'); may be traced.
     sample: `(key, x) -> x'`, a random point of the set.
-    steepest: `(gradient) -> direction` of norm 1 that maximises <gradient, direction>.
+    steepest: `(gradient) -> direction` of norm 1 that maximises <gradient, direction>. In whole
+      pixels a direction has no length: there, among those that change no more than the set allows,
+      each value by at most 1.
     project: `(x, x') -> x''`, a point of the set near x'.
     distance: `(x, x') -> scalar`, in the norm.
   """
@@ -105,6 +116,167 @@ def l2(eps) -> Threat:
   return Threat('l2', eps, sample, steepest, project, distance)
 
 
+def l0(pixels) -> Threat:
+  """At most `pixels` pixels change, to any colour; all channels of a pixel count as one.
+
+  `project` is exact: the pixels of the largest gain (see above) change, the lowest of equals. A pixel
+  that is NaN stays. `steepest` is sign(gradient) on the pixels of the largest sum_c |gradient|, and
+  0 elsewhere: an ascent along it seldom leaves its first pixels, which `attacks.pgd0` does.
+
+  Args:
+    pixels: a whole number, 0 or more; may be traced (int32).
+
+  Returns:
+    A `Threat` around images [H, W, C]. Its points are uniform colours on a uniform set of pixels.
+
+  Raises:
+    ValueError: unless `pixels` is a whole number, 0 or more; for an image of another rank.
+
+  Example:
+    >>> x_adv = jnp.array([[[0.5], [3.0]], [[-1.0], [0.0]]])
+    >>> l0(2).project(jnp.zeros((2, 2, 1)), x_adv).tolist()  # -1 is cut to 0: nothing is gained.
+    [[[0.5], [1.0]], [[0.0], [0.0]]]
+
+  References:
+    Croce & Hein 2019 (arXiv:1909.05040), section 3.2.
+  """
+  pixels = _whole('pixels', pixels, 'round(share * height * width)')
+
+  def sample(key, x):
+    key_place, key_colour = jax.random.split(key)
+    scores = jax.random.uniform(key_place, _image(x).shape[:2], jnp.float32)
+    return _where(_largest(scores, pixels), jax.random.uniform(key_colour, x.shape, x.dtype), x)
+
+  def steepest(gradient):
+    size = jnp.sum(jnp.abs(_image(gradient)), axis=-1)
+    return _where(_largest(size, pixels), jnp.sign(gradient), jnp.zeros_like(gradient))
+
+  def project(x, x_adv):
+    gain = _gain(x, x_adv)
+    return _where(_largest(gain, pixels) & (gain > 0), jnp.clip(x_adv, 0, 1), x)
+
+  def distance(x, x_adv):
+    return jnp.sum(jnp.any(_image(x) != x_adv, axis=-1), dtype=jnp.float32)
+
+  return Threat('l0', pixels, sample, steepest, project, distance)
+
+
+def patch(side) -> Threat:
+  """All changes lie in one square of `side` x `side` pixels, anywhere in the image, of any content.
+
+  `project` is exact up to the rounding of sums: the square of the largest total gain (see above)
+  changes, the first of equals. A change that fits in a square stays as it is, whatever the
+  rounding. `steepest` is sign(gradient) in the square of the largest sum of |gradient|. A square
+  larger than the image is the whole image.
+
+  Args:
+    side: a whole number of pixels, 0 or more; may be traced (int32).
+
+  Returns:
+    A `Threat` around images [H, W, C]. `distance` is the side of the smallest square that covers the
+    change. Its points are uniform colours in a uniform place.
+
+  Raises:
+    ValueError: unless `side` is a whole number, 0 or more; for an image of another rank.
+
+  Example:
+    >>> x_adv = jnp.array([[[0.5], [0.25]], [[0.0], [0.75]]])
+    >>> patch(1).project(jnp.zeros((2, 2, 1)), x_adv).tolist()
+    [[[0.0], [0.0]], [[0.0], [0.75]]]
+
+  References:
+    Chiang et al. 2020 (arXiv:2003.06693); Levine & Feizi 2020 (arXiv:2002.10733).
+  """
+  side = _whole('side', side, 'round(share ** 0.5 * height)')
+
+  def sample(key, x):
+    key_row, key_column, key_colour = jax.random.split(key, 3)
+    draw = lambda key, length: jax.random.randint(
+      key, (), 0, jnp.maximum(length - side, 0) + 1, jnp.int32
+    )
+    height, width, _ = _image(x).shape
+    inside = _square(draw(key_row, height), draw(key_column, width), side, (height, width))
+    return _where(inside, jax.random.uniform(key_colour, x.shape, x.dtype), x)
+
+  def steepest(gradient):
+    sums = _square_sums(jnp.sum(jnp.abs(_image(gradient)), axis=-1), side)
+    return _where(_best_square(sums, side), jnp.sign(gradient), jnp.zeros_like(gradient))
+
+  def project(x, x_adv):
+    gain = _gain(x, x_adv)
+    gain = jnp.where(gain > 0, gain, 0)  # NaN is no gain.
+    changed = _square_sums((gain > 0).astype(jnp.float32), side)
+    fits = changed == jnp.sum(gain > 0, dtype=jnp.float32)  # Small integers: exact.
+    inside = _best_square(jnp.where(fits, jnp.inf, _square_sums(gain, side)), side)
+    return _where(inside & (gain > 0), jnp.clip(x_adv, 0, 1), x)
+
+  def distance(x, x_adv):
+    changed = jnp.any(_image(x) != x_adv, axis=-1)
+    extent = jnp.maximum(_extent(jnp.any(changed, axis=1)), _extent(jnp.any(changed, axis=0)))
+    return extent.astype(jnp.float32)
+
+  return Threat('patch', side, sample, steepest, project, distance)
+
+
+def _image(x):
+  if x.ndim != 3:
+    raise ValueError(
+      f'whole pixels are those of ONE image [H, W, C], got shape {x.shape}: use jax.vmap for a '
+      f'batch, and x[..., None] for grey images.'
+    )
+  return x
+
+
+def _where(pixels, a, b):
+  """a in the pixels bool[H, W], b elsewhere."""
+  return jnp.where(pixels[..., None], a, b)
+
+
+def _gain(x, x_adv):
+  """float[H, W]: how much nearer each pixel comes to x_adv when it may leave x; free of cancellation."""
+  clipped = jnp.clip(x_adv, 0, 1)
+  return jnp.sum((clipped - _image(x)) * ((x_adv - x) + (x_adv - clipped)), axis=-1)
+
+
+def _largest(scores, number):
+  """bool[H, W], the `number` largest scores, the first of equals; NaN counts as the least."""
+  order = jnp.argsort(-scores.ravel(), stable=True)
+  chosen = jnp.arange(order.size, dtype=jnp.int32) < number
+  return jnp.zeros(order.shape, bool).at[order].set(chosen).reshape(scores.shape)
+
+
+def _starts(side, length):
+  """bool[length, length]: whether a stretch of `side` from i holds j, cut off at the end."""
+  ahead = jnp.arange(length, dtype=jnp.int32)
+  ahead = ahead[None, :] - ahead[:, None]
+  return (ahead >= 0) & (ahead < side)
+
+
+def _square_sums(values, side):
+  """float[H, W], the sum over the square that starts at each pixel."""
+  rows, columns = (_starts(side, length).astype(values.dtype) for length in values.shape)
+  # Products, not differences of running sums: small values beside large ones keep their digits.
+  return jnp.einsum('ir,rc,jc->ij', rows, values, columns, precision='highest')
+
+
+def _best_square(sums, side):
+  """bool[H, W], the square of the largest sum, the first of equals."""
+  row, column = jnp.unravel_index(jnp.argmax(sums), sums.shape)
+  return _square(row, column, side, sums.shape)
+
+
+def _square(row, column, side, shape):
+  rows, columns = (jnp.arange(length, dtype=jnp.int32) for length in shape)
+  inside = lambda places, first: (places >= first) & (places < first + side)
+  return inside(rows, row)[:, None] & inside(columns, column)[None, :]
+
+
+def _extent(changed):
+  """Length of the shortest stretch that holds all True of bool[n]."""
+  last = changed.size - jnp.argmax(changed[::-1])
+  return jnp.where(jnp.any(changed), last - jnp.argmax(changed), 0)
+
+
 def _length(v):
   """Euclidean norm whose gradient at 0 is 0, and that neither over- nor underflows."""
   scale = jax.lax.stop_gradient(jnp.max(jnp.abs(v)))
@@ -126,3 +298,14 @@ def _check(eps, largest=1.0):
       f'`eps` is in pixel units of [0, 1], got eps={eps}; for {eps:g} grey levels write '
       f'{eps:g} / 255.'
     )
+
+
+def _whole(name, value, remedy):
+  if isinstance(value, jax.core.Tracer):
+    return value.astype(jnp.int32)
+  if isinstance(value, str) or not 0 <= value < math.inf or value != int(value):
+    raise ValueError(
+      f'`{name}` is a whole number of pixels, 0 or more, got {name}={value}; for a share of the image '
+      f'write {remedy}.'
+    )
+  return int(value)

@@ -66,6 +66,26 @@ def trained(once, data_dir):
   )
 
 
+@pytest.fixture(scope='module')
+def compiled_fast():
+  """Without XLA's optimizations: of programs that are large and run once, compiling is all the time.
+
+  For tests whose claims hold for every program. What comes after them compiles anew, as usual.
+  """
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+  jax.clear_caches()
+
+
+@pytest.fixture
+def optimized(compiled_fast):
+  """For a test about rounding, where others are `compiled_fast`."""
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)
+
+
 @pytest.fixture(scope='session')
 def shared():
   """The folder of real data beside the repository; tests that need it skip where it is absent."""

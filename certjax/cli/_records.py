@@ -59,7 +59,7 @@ def write(kind, config):
         _warn(config, training, model_fn, smoothing, rest)
         arguments = {**arguments, 'stop': stop}
         made = (
-          _of_network(network, rest, arguments)
+          evaluate.clean_records(network, rest, **arguments)
           if network
           else _make(kind, config, model_fn, smoothing, rest, arguments)
         )
@@ -68,7 +68,7 @@ def write(kind, config):
 
 
 def check(kind, config, shape):
-  """The `Smoothing`, `Views`, `Margin`, `Bounded` or `Curved`, and the other arguments of the loop over images.
+  """The `Smoothing`, `Views`, or what `is_clean`, and the other arguments of the loop over images.
 
   Raises:
     ValueError: if they can never give a record.
@@ -126,8 +126,9 @@ def _check_clean(kind, config, smoothing):
       f'or give a noise, `--method gaussian --sigma 0.25`.'
     )
   if config.precision != 'float32':
+    own = 'float32' if isinstance(smoothing, certify.Masked) else 'float64'
     raise ValueError(
-      f'`precision` is of sampled methods: {config.method} evaluates in float64, whatever it is.'
+      f'`precision` is of sampled methods: {config.method} evaluates in {own}, whatever it is.'
     )
   if not isinstance(smoothing, certify.Bounded):
     return
@@ -139,29 +140,12 @@ def _check_clean(kind, config, smoothing):
 
 def _network(smoothing, model_fn, shape):
   """The network of a proof without noise and what it takes from the weights, else (None, None)."""
-  from certjax import certify, evaluate
-
-  if isinstance(smoothing, certify.Bounded):
-    return evaluate.bounded_network(model_fn, smoothing, shape=shape), None
-  if isinstance(smoothing, certify.Curved):
-    network = evaluate.curved_network(model_fn, smoothing, shape=shape)
-    return network, network.constants
-  if not isinstance(smoothing, certify.Margin):
-    return None, None
-  network = evaluate.exact_network(model_fn, shape=shape)
-  return network, network.constants
-
-
-def _of_network(network, images, arguments):
-  """The generator of (record, seconds) of a proof without noise."""
   from certjax import evaluate
 
-  make = {
-    evaluate.ExactNetwork: evaluate.margin_records,
-    evaluate.CurvedNetwork: evaluate.curved_records,
-    evaluate.BoundedNetwork: evaluate.bounded_records,
-  }[type(network)]
-  return make(network, images, **arguments)
+  if not evaluate.is_clean(smoothing):
+    return None, None
+  network = evaluate.clean_network(model_fn, smoothing, shape=shape)
+  return network, getattr(network, 'constants', None)
 
 
 def _is_sequential(kind, config):

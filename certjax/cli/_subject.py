@@ -7,6 +7,7 @@ import sys
 from typing import Any, NamedTuple
 
 _PRECISIONS = ('float32', 'bfloat16')
+_PROOFS = {'crt': 'crc', 'masked-features': 'patchguard'}  # Objective -> what it trains for.
 _SRUN = ('SLURM_STEP_NODELIST', 'SLURM_PROCID', 'SLURM_NTASKS')  # The first is set by srun alone.
 
 
@@ -165,7 +166,8 @@ def like_training(config, training):
   """The config with method, noise and parameters of the training where it names none.
 
   Without any noise named, a network that was trained at bounds is certified by them, at the radius of
-  its training, one trained at its curvature by that, and one that states its Lipschitz constant by that.
+  its training, one trained at its curvature or at masked features by these, and one that states its
+  Lipschitz constant by that.
 
   Raises:
     ValueError: if no noise is known, and no constant.
@@ -192,12 +194,12 @@ def like_training(config, training):
 
 
 def _trained_at_bounds(training):
-  """(method, its parameters) that a training at bounds aimed at; None for any other."""
+  """(method, its parameters) that a training aimed at, at bounds or another proof; None for any other."""
   from certjax import train
 
   objective = training.get('objective')
-  if objective == 'crt':
-    return 'crc', {}
+  if objective in _PROOFS:
+    return _PROOFS[objective], {}
   if objective in train.REPLACED:
     name, default = train.REPLACED[objective]
     return objective, {name: training['objective_parameters'].get(name, default)}

@@ -21,7 +21,7 @@ class Method(NamedTuple):
   """One certification method.
 
   Attributes:
-    factory: `(*, shape=None, **parameters) -> Smoothing, Views, Margin, Bounded or Curved`; it imports
+    factory: `(*, shape=None, **parameters) -> Smoothing, Views, Margin, Bounded, Curved or Masked`; it imports
       what it needs when called.
     title: one line, for help and README.
     norm, unit: of the radius, by default.
@@ -88,9 +88,13 @@ class _Factory(NamedTuple):
     return getattr({'certify': certify, 'smoothing': smoothing}[self.room], self.name)
 
 
+_AUDITS = {'l0': 'sparse_rs', 'patch': 'patch_pgd', 'wasserstein-l2': 'wasserstein'}
+"""Norm -> the attack that looks for a counterexample in it."""
+
+
 def _row(name, title, oracle, reference, *, norm='l2', unit='pixel value', **columns):
   columns = {
-    'quantifier': _SAMPLED, 'assumptions': _FLOAT_NOISE, 'audit': 'pgd', 'preset': 'digits',
+    'quantifier': _SAMPLED, 'assumptions': _FLOAT_NOISE, 'audit': _AUDITS.get(norm, 'pgd'), 'preset': 'digits',
     'defaults': {}, 'room': 'smoothing', **columns,
   }  # fmt: skip
   factory = _Factory(name, columns.pop('defaults'), columns.pop('room'))
@@ -114,6 +118,7 @@ _SHOWN = {
   'norm': 'patch', 'unit': 'patch side', 'quantifier': _EXACT, 'preset': 'bands-mnist-quick',
   'assumptions': 'one square patch, of any content; this compiled program (others: slack)',
 }  # fmt: skip
+_SAMPLED_WINDOWS = 'one square patch, of any content; a deterministic model; random bits'
 _CHIANG = 'Chiang et al. 2020 (arXiv:2003.06693)'
 _REPLACED = {
   'room': 'certify', 'quantifier': _EXACT,
@@ -210,6 +215,31 @@ METHODS = {
     'smoothing/bands_test.py::test_no_patch_contradicts_a_certificate', _PATCHES, **_SHOWN,
     defaults={'size': 3},
   ),
+  'random-bands': _row(
+    'random_bands', 'Randomized smoothing against patches, by bands',
+    'smoothing/random_windows_test.py::test_no_rewritten_windows_beat_the_radius', _PATCHES,
+    **{**_SHOWN, 'quantifier': _SAMPLED, 'assumptions': _SAMPLED_WINDOWS}, defaults={'width': 2},
+  ),
+  'random-blocks': _row(
+    'random_blocks', 'Randomized smoothing against patches, by blocks',
+    'smoothing/random_windows_test.py::test_no_rewritten_windows_beat_the_radius', _PATCHES,
+    **{**_SHOWN, 'quantifier': _SAMPLED, 'assumptions': _SAMPLED_WINDOWS}, defaults={'size': 3},
+  ),
+  'masks': _row(
+    'masks', 'PatchCleanser: double masking',
+    'smoothing/masks_test.py::test_no_patch_changes_a_certified_label',
+    'Xiang, Mahloujifar & Mittal 2022 (arXiv:2108.09135)',
+    **{**_SHOWN, 'preset': 'masks-mnist-quick'}, defaults={'patch': 2},
+  ),
+  'patchguard': _row(
+    'masked', 'Robust masking of local features (PatchGuard)',
+    'certify/masking_test.py::test_no_writing_into_a_window_turns_a_certified_label',
+    'Xiang et al. 2021 (arXiv:2005.10884)', **{
+      **_SHOWN, 'room': 'certify', 'preset': 'patchguard-mnist-quick',
+      'assumptions': 'one square patch, of any content; this compiled program, whose cells see no pixel '
+      'outside their receptive field (others: slack)',
+    },
+  ),
   'lipschitz': _row(
     'lipschitz', 'Lipschitz margin', 'evaluate/margin_test.py::test_a_linear_classifier_is_certified_to_its_boundary',
     'Tsuzuku, Sato & Sugiyama 2018 (arXiv:1802.04034); Singla & Feizi 2021 (arXiv:2105.11417)',
@@ -250,7 +280,7 @@ METHODS = {
 
 
 def build_smoothing(method, *, shape=None, **parameters):
-  """The `Smoothing`, `Views`, `Margin`, `Bounded` or `Curved` of a row of the method table.
+  """The `Smoothing`, `Views`, or `Margin`, `Bounded`, `Curved`, `Masked` of a row of the method table.
 
   Args:
     method: a key of `METHODS`.
@@ -270,7 +300,7 @@ def build_smoothing(method, *, shape=None, **parameters):
 
 
 def smoothing_of(method, sigma, parameters, *, shape, norm=None):
-  """The `Smoothing`, `Views`, `Margin`, `Bounded` or `Curved` that a config asks for.
+  """The `Smoothing`, `Views`, or `Margin`, `Bounded`, `Curved`, `Masked` that a config asks for.
 
   Args:
     method: a key of `METHODS`.

@@ -5,7 +5,9 @@ import math
 import pathlib
 
 from certjax.configs._levine_presets import LEVINE_PRESETS
+from certjax.configs._patchguard_presets import PATCHGUARD_PRESETS
 from certjax.configs._schema import Train
+from certjax.configs._vit_presets import VIT_PRESETS
 
 _DIGITS = Train(out=pathlib.Path('runs/digits'), dataset='digits')
 
@@ -320,6 +322,8 @@ PRESETS = {
     _replaced_mnist('sparse-ibp-mnist', 'sparse-ibp', {'pixels': 4}),
   ),
   **LEVINE_PRESETS,
+  **PATCHGUARD_PRESETS,
+  **VIT_PRESETS,
   **{
     f'{objective}-mnist-{eps}': (
       f'{title} on MNIST for linf {eps}, 70 epochs, the radius ramped up over 20: an accelerator.',

@@ -12,7 +12,8 @@ def prove(
   Args:
     model_fn: `x~[chunk, ...] -> logits[chunk, K]`, any function JAX can trace; for 'lipschitz' a
       network bound to its weights (`models.bind`) that states its constant; for 'ibp', 'crown-ibp',
-      'crown', 'patch-ibp' and 'sparse-ibp' one whose steps `bounds` know; for 'crc' a `models.MLP` bound to its weights.
+      'crown', 'patch-ibp' and 'sparse-ibp' one whose steps `bounds` know; for 'crc' a `models.MLP` bound to its weights,
+      for 'patchguard' a `models.BagNet`.
     x: float[B, H, W, C] in [0, 1], or uint8.
     y: int[B], the true labels.
     method: a key of `configs.METHODS`.
@@ -50,22 +51,14 @@ def prove(
   evaluate.check_arguments('certify', smoothing, chunk=chunk, **sampling)
   x = data.to_float(x) if x.dtype == np.uint8 else x.astype(np.float32)
   network = None
-  if isinstance(smoothing, certify.Margin):
-    network = evaluate.exact_network(model_fn, shape=x.shape[1:])
-  elif isinstance(smoothing, certify.Bounded):
-    network = evaluate.bounded_network(model_fn, smoothing, shape=x.shape[1:])
-  elif isinstance(smoothing, certify.Curved):
-    network = evaluate.curved_network(model_fn, smoothing, shape=x.shape[1:])
+  if evaluate.is_clean(smoothing):
+    network = evaluate.clean_network(model_fn, smoothing, shape=x.shape[1:])
   num_classes = network.num_classes if network else _num_classes(model_fn, smoothing, x, chunk)
   y = data.check_labels(y, num_classes)
   if len(y) != len(x):
     raise ValueError(f'`y` must hold one label an image, got {len(y)} for {len(x)} images.')
-  if isinstance(smoothing, certify.Bounded):
-    proof = evaluate.bounded_certificate(network, x)
-  elif isinstance(smoothing, certify.Curved):
-    proof = evaluate.curved_certificate(network, x)
-  elif network:
-    proof = evaluate.margin_certificate(network, x)
+  if network:
+    proof = evaluate.clean_certificate(network, x)
   elif exact:
     proof = certify.enumerated(model_fn, smoothing, x, chunk=chunk)
   else:

@@ -19,7 +19,8 @@ class Train:
   """Architecture: digits-cnn, mnist-cnn, resnet20, resnet110, resnet18 (CIFAR), resnet18-imagenet, resnet50,
   wrn40-2, wrn28-10, wrn34-10; with a proved Lipschitz constant lipconvnet5-soc to lipconvnet40-cayley,
   kwlarge-soc, lipnext-l32w1024; with orthogonal convolutions resnet9-soc, resnet18-bcop; for bounds ibp-small,
-  ibp-medium, ibp-large, kw-mnist, mlp-5x100, mlp-255 (README names more)."""
+  ibp-medium, ibp-large, kw-mnist, mlp-5x100, mlp-255; against patches bagnet17, bagnet-small, vit-mnist-band4
+  (README names more)."""
   method: str = 'gaussian'
   """Smoothing method whose noise is added in training (a row of the method table), or 'none'."""
   sigma: float = 0.25

@@ -10,6 +10,9 @@ from certjax.evaluate._bounded import (
 from certjax.evaluate._certification import (
   certified_records,
   check_arguments,
+  clean_certificate,
+  clean_network,
+  clean_records,
   enumerated_records,
   is_clean,
   is_exact,
@@ -30,6 +33,12 @@ from certjax.evaluate._margin import (
   margin_certificate,
   margin_records,
 )
+from certjax.evaluate._masked import (
+  MaskedNetwork,
+  masked_certificate,
+  masked_network,
+  masked_records,
+)
 from certjax.evaluate._rounding import Rounding, rounding_bounds
 from certjax.evaluate._sanity import sanity_warnings
 
@@ -37,6 +46,7 @@ __all__ = [
   'BoundedNetwork',
   'CurvedNetwork',
   'ExactNetwork',
+  'MaskedNetwork',
   'Rounding',
   'SmoothHead',
   'accuracy',
@@ -45,6 +55,9 @@ __all__ = [
   'bounded_records',
   'certified_records',
   'check_arguments',
+  'clean_certificate',
+  'clean_network',
+  'clean_records',
   'curved_certificate',
   'curved_network',
   'curved_records',
@@ -55,6 +68,9 @@ __all__ = [
   'is_exact',
   'margin_certificate',
   'margin_records',
+  'masked_certificate',
+  'masked_network',
+  'masked_records',
   'predicted_records',
   'robust_accuracy',
   'rounding_bounds',

@@ -4,11 +4,68 @@ Each image's plan makes its record on the host as soon as its votes are in; `cer
 device full with the items of many images.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
 from certjax import certify, data
+from certjax.evaluate._bounded import (
+  BoundedNetwork,
+  bounded_certificate,
+  bounded_network,
+  bounded_records,
+)
+from certjax.evaluate._curvature import (
+  CurvedNetwork,
+  curved_certificate,
+  curved_network,
+  curved_records,
+)
+from certjax.evaluate._margin import (
+  ExactNetwork,
+  exact_network,
+  margin_certificate,
+  margin_records,
+)
+from certjax.evaluate._masked import (
+  MaskedNetwork,
+  masked_certificate,
+  masked_network,
+  masked_records,
+)
 
 _MOST_SAMPLES = 2**30
+
+
+class _Clean(NamedTuple):
+  """A kind of proof without noise.
+
+  Attributes:
+    method: its type.
+    kind: type of the network that the proof reads.
+    network: `(model_fn, method, *, shape) -> kind`.
+    certificate: `(network, x) -> Certificate`.
+    records: `(network, images, **options) -> (record, seconds)`, in order.
+  """
+
+  method: type
+  kind: type
+  network: Callable
+  certificate: Callable
+  records: Callable
+
+
+_CLEAN = (
+  _Clean(
+    certify.Margin, ExactNetwork,
+    lambda model_fn, method, *, shape: exact_network(model_fn, shape=shape), margin_certificate,
+    margin_records,
+  ),
+  _Clean(certify.Bounded, BoundedNetwork, bounded_network, bounded_certificate, bounded_records),
+  _Clean(certify.Curved, CurvedNetwork, curved_network, curved_certificate, curved_records),
+  _Clean(certify.Masked, MaskedNetwork, masked_network, masked_certificate, masked_records),
+)  # fmt: skip
 
 
 def is_exact(smoothing) -> bool:
@@ -17,8 +74,42 @@ def is_exact(smoothing) -> bool:
 
 
 def is_clean(smoothing) -> bool:
-  """Whether the proof is about the network at the image itself: `Margin`, `Bounded`, `Curved`."""
-  return isinstance(smoothing, certify.Margin | certify.Bounded | certify.Curved)
+  """Whether the proof is about the network at the image itself: `Margin`, `Bounded`, `Curved`, `Masked`."""
+  return isinstance(smoothing, tuple(row.method for row in _CLEAN))
+
+
+def clean_network(model_fn, method, *, shape):
+  """The network that a proof without noise reads.
+
+  Args:
+    model_fn: what the kind of proof needs: `exact_network`, `bounded_network`, `curved_network`,
+      `masked_network`.
+    method: what `is_clean`.
+    shape: (H, W, C) of the images.
+
+  Raises:
+    ValueError: for a model that the proof cannot read.
+
+  Example:
+    >>> clean_network(lambda x: x.reshape(len(x), -1), certify.bounded(eps=0.1), shape=(2, 2, 1)).num_classes
+    4
+  """
+  return _row('method', method).network(model_fn, method, shape=shape)
+
+
+def clean_certificate(network, x):
+  """The `Certificate` of images x[B, H, W, C] by a network of `clean_network`."""
+  return _row('kind', network).certificate(network, x)
+
+
+def clean_records(network, images, **options):
+  """Records by a network of `clean_network`: yields (record, seconds) in order."""
+  return _row('kind', network).records(network, images, **options)
+
+
+def _row(column, value):
+  """The row of the table that an instance belongs to."""
+  return next(row for row in _CLEAN if isinstance(value, getattr(row, column)))
 
 
 def check_arguments(

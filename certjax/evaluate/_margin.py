@@ -106,8 +106,8 @@ def exact_network(model_fn, *, shape) -> ExactNetwork:
 
   Example:
     >>> module = models.LipConvNet(10, width=2)
-    >>> variables = module.init(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32))
-    >>> network = exact_network(models.bind(module, variables), shape=(8, 8, 1))
+    >>> variables = module.init(jax.random.key(0), np.zeros((1, 2, 2, 1), np.float32))
+    >>> network = exact_network(models.bind(module, variables), shape=(2, 2, 1))
     >>> 1 < network.lipschitz < 1 + 1e-9, 0 < network.rounding < 1e-8
     (True, True)
   """
@@ -151,10 +151,9 @@ def margin_certificate(network: ExactNetwork, x, *, slack=None):
 
   Example:
     >>> module = models.LipConvNet(10, width=2)
-    >>> x = np.ones((1, 8, 8, 1), np.float32)
-    >>> network = exact_network(
-    ...   models.bind(module, module.init(jax.random.key(0), x)), shape=(8, 8, 1)
-    ... )
+    >>> x = np.ones((1, 2, 2, 1), np.float32)
+    >>> variables = module.init(jax.random.key(0), x)
+    >>> network = exact_network(models.bind(module, variables), shape=(2, 2, 1))
     >>> bool(margin_certificate(network, x).radius[0] > 0)
     True
 

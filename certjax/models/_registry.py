@@ -3,6 +3,7 @@
 import difflib
 import functools
 
+from certjax.models._bagnet import BAGNETS, BagNet
 from certjax.models._cnn import DigitsCNN, MnistCNN
 from certjax.models._derandomized_cnn import DerandomizedCNN
 from certjax.models._feed_forward import FEED_FORWARD, FeedForward
@@ -13,6 +14,7 @@ from certjax.models._lipnext import LipNeXt
 from certjax.models._mlp import MLP, SMOOTH_MLPS
 from certjax.models._resnet import ResNet
 from certjax.models._resnet9 import ResNet9
+from certjax.models._vit import VITS, ViT
 from certjax.models._wide_resnet import WideResNet
 
 _RESIDUAL = {  # Each with plain, SOC and BCOP convolutions.
@@ -42,6 +44,7 @@ REGISTRY = {
   'resnet9-cayley': functools.partial(ResNet9, conv='cayley'),
   'resnet18-imagenet': functools.partial(ImageNetResNet, depth=18),
   'resnet50': functools.partial(ImageNetResNet, depth=50),
+  **{name: functools.partial(BagNet, **fields) for name, fields in BAGNETS.items()},
   'wrn40-2': functools.partial(WideResNet, depth=40, width=2),
   'wrn28-10': functools.partial(WideResNet, depth=28, width=10),
   'wrn34-10': functools.partial(WideResNet, depth=34, width=10),
@@ -77,6 +80,7 @@ REGISTRY = {
   'lipnext-l32w1024': LipNeXt,
   'lipnext-l32w2048': functools.partial(LipNeXt, width=2048),
   'lipnext-small': functools.partial(LipNeXt, depths=(4,), width=64),
+  **{name: functools.partial(ViT, **fields) for name, fields in VITS.items()},
 }
 
 

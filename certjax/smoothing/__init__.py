@@ -1,6 +1,6 @@
 """How an input is perturbed, and what radius that buys; one distribution a file."""
 
-from certjax.smoothing._ablation import ablation, ablation_change
+from certjax.smoothing._ablation import ablation, ablation_change, subset
 from certjax.smoothing._bands import bands
 from certjax.smoothing._blocks import blocks
 from certjax.smoothing._deterministic_splitting import deterministic_splitting
@@ -21,12 +21,14 @@ from certjax.smoothing._limits import (
   l1_ball_limit,
   uniform_linf_limit,
 )
+from certjax.smoothing._masks import masks
 from certjax.smoothing._multi_bands import multi_bands
 from certjax.smoothing._one_dimensional import probit_slope, worst_case
 from certjax.smoothing._pareto import pareto
 from certjax.smoothing._pow2 import pow2
 from certjax.smoothing._pow_inf import pow_inf
 from certjax.smoothing._protocol import COUNTED, Smoothing, Views
+from certjax.smoothing._random_windows import random_bands, random_blocks
 from certjax.smoothing._splitting import splitting
 from certjax.smoothing._uniform import uniform
 from certjax.smoothing._uniform_ball import uniform_ball
@@ -56,14 +58,18 @@ __all__ = [
   'iid_limit',
   'l1_ball_limit',
   'laplace',
+  'masks',
   'multi_bands',
   'pareto',
   'pixeldp_radius',
   'pow2',
   'pow_inf',
   'probit_slope',
+  'random_bands',
+  'random_blocks',
   'renyi_radius',
   'splitting',
+  'subset',
   'uniform',
   'uniform_ball',
   'uniform_linf_limit',

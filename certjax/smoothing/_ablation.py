@@ -70,7 +70,7 @@ def ablation(*, keep=None, shape: tuple, null='multichannel', mean=None) -> Smoo
     raise ValueError(f'`null` must be one of {", ".join(_NULLS)}, got {null!r}.')
   colour = _check_mean(null, mean, shape[-1])
   sample = jax.tree_util.Partial(_sampler(keep, null), colour)
-  radius = functools.partial(_radius, num_pixels, keep)
+  radius = functools.partial(largest_change, _changes(num_pixels, keep))
   return Smoothing(sample, lambda p_a, p_b=None, *, x=None: radius(p_a, p_b), 'l0', 'pixels', shape)
 
 
@@ -157,22 +157,34 @@ def _sampler(keep, null):
 
 @functools.lru_cache(maxsize=32)
 def _changes(num_pixels, keep):
-  """float64[R]: the largest floats that do not exceed Delta(0), Delta(1), ... < 1/2.
-
-  A float exceeds Delta exactly if it exceeds that float.
-  """
-  floors, hidden = [], Fraction(1)
+  """Delta(0), Delta(1), ... < 1/2."""
+  changes, hidden = [], Fraction(1)
   for radius in range(num_pixels + 1):
-    change = 1 - hidden
-    if 2 * change >= 1:
+    if 2 * hidden <= 1:
       break
-    near = float(change)
-    floors.append(near if Fraction(near) <= change else math.nextafter(near, 0))
+    changes.append(1 - hidden)
     hidden *= Fraction(num_pixels - keep - radius, num_pixels - radius)
-  return np.array(floors)
+  return tuple(changes)
 
 
-def _radius(num_pixels, keep, p_a, p_b):
+@functools.lru_cache(maxsize=32)
+def _floors(changes):
+  """float64[R], the largest floats that do not exceed the fractions: a float exceeds both or neither."""
+  near = [(float(change), change) for change in changes]
+  return np.array([a if Fraction(a) <= change else math.nextafter(a, 0) for a, change in near])
+
+
+def largest_change(changes, p_a, p_b=None):
+  """max {r : p_a - p_b > 2 changes[r]}, exactly; 0 where there is none.
+
+  Args:
+    changes: tuple of `Fraction`, never decreasing from 0: what a change of size r can do to a
+      probability.
+    p_a, p_b: float64[...], as in `Smoothing.radius`.
+
+  Returns:
+    float64[...].
+  """
   p_a = np.asarray(p_a, np.float64)
   with np.errstate(invalid='ignore'):  # NaN proves nothing.
     excess, inside = p_a - 0.5, p_a <= 1  # Exact where it is positive.
@@ -181,7 +193,7 @@ def _radius(num_pixels, keep, p_a, p_b):
       inside = inside & (p_b >= 0) & (p_b < p_a)
       excess = np.maximum(excess, np.nextafter((p_a - p_b) / 2, 0))
     excess = np.where(inside & (excess > 0), excess, 0.0)
-  below = np.searchsorted(_changes(num_pixels, keep), excess, side='left')
+  below = np.searchsorted(_floors(changes), excess, side='left')
   return np.maximum(below - 1, 0).astype(np.float64)
 
 

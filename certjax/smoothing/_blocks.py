@@ -4,7 +4,10 @@ from certjax.smoothing._protocol import Views
 from certjax.smoothing._windows import window_views
 
 
-def blocks(*, size, shape, patch=None, theta=None, top_one=False, per_location=True) -> Views:
+def blocks(
+  *, size, shape, patch=None, theta=None, top_one=False, per_location=True, null='multichannel',
+  stride=1,
+) -> Views:  # fmt: skip
   r"""All square blocks of an image, one after another, and an exact certificate against patches.
 
     view_ij(x) = (x, 1 - x) in the rows i, ..., i + s - 1 (mod H) and columns j, ..., j + s - 1 (mod W),
@@ -16,7 +19,7 @@ def blocks(*, size, shape, patch=None, theta=None, top_one=False, per_location=T
   Args:
     size: s, pixels of a side, fewer than the image has.
     shape: (H, W, C) of the images.
-    patch, theta, top_one, per_location: as in `bands`.
+    patch, theta, top_one, per_location, null, stride: as in `bands`.
 
   Returns:
     `Views`, as `bands`.
@@ -32,4 +35,5 @@ def blocks(*, size, shape, patch=None, theta=None, top_one=False, per_location=T
   References:
     Levine & Feizi 2020 (arXiv:2002.10733).
   """
-  return window_views(('size', size, size), shape, patch, theta, top_one, per_location)
+  options = patch, theta, top_one, per_location, null, stride
+  return window_views(('size', size, size), shape, *options)

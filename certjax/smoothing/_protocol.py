@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-COUNTED = ('pixels', 'features', 'samples')
+COUNTED = ('pixels', 'features', 'samples', 'patch side')
 """Units of whole numbers, in which a certificate of radius 0 says something."""
 
 

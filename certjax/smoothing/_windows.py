@@ -1,9 +1,10 @@
 """Views that show one window of the image and hide the rest: what bands and blocks share.
 
 A pixel v of the window is shown as the channels (v, 1 - v), every other one as (0, 0), which no
-grey level is: black and hidden stay apart. Windows start at every place of an axis and wrap around
-its end, so that each pixel lies in as many windows as any other. A view votes for
-each class whose softmax reaches `theta`: for several, or for none.
+grey level is: black and hidden stay apart. Or as (v, 1) and (0, 0): the last channel says what is seen.
+Windows start at every place of an axis, or every few, and wrap around
+its end, so that each pixel lies in as many windows as any other (if the stride divides the axis). A view
+votes for each class whose softmax reaches `theta`: for several, or for none.
 """
 
 import functools
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from certjax.certify import patch_from_counts, patch_from_votes, windows_met
+from certjax.certify import certificate, patch_from_counts, patch_from_votes, windows_met
 from certjax.smoothing._protocol import Views, image_shape
 
 _THETA = 0.2  # Of the authors' scripts.
@@ -22,44 +23,95 @@ _THETA = 0.2  # Of the authors' scripts.
 _ROUNDING, _TERMS = 2.0**-20, 100
 
 
-def window_views(sizes, shape, patch, theta, top_one, per_location) -> Views:
+def window_views(sizes, shape, patch, theta, top_one, per_location, null, stride) -> Views:
   """`Views` of all windows of one size.
 
   Args:
     sizes: (name of the argument, height, width) of a window; None spans the axis.
     shape: (H, W, C) of the images.
-    patch, theta, top_one, per_location: as in `bands`.
+    patch, theta, top_one, per_location, null, stride: as in `bands`.
 
   Raises:
     ValueError: for a size that is no whole number of pixels, or too large for the image; for a
-      `theta` outside (0, 1), or one beside `top_one`.
+      `theta` outside (0, 1), or one beside `top_one`; for an unknown `null`, or a bad `stride`.
   """
   shape = check_shape(shape)
   windows = tuple(_window(sizes[0], *each) for each in zip(sizes[1:], shape, strict=False))
-  positions = tuple(
-    1 if size == length else length for size, length in zip(windows, shape, strict=False)
-  )
-  patch = check_side(patch, shape)
-  affected = [
-    math.prod(map(windows_met, (side, side), windows, positions)) for side in range(1, patch + 1)
-  ]
-  num_views = math.prod(positions)
-  numbers = [np.int32(number) for number in (*windows, positions[1])]
-  if per_location:
-    decide = functools.partial(patch_from_votes, positions=positions, windows=windows, patch=patch)
-  else:
-    decide = functools.partial(patch_from_counts, affected=affected)
+  spans = [size == length for size, length in zip(windows, shape, strict=False)]
+  stride = _check_stride(stride, [n for n, span in zip(shape, spans, strict=False) if not span])
+  positions = tuple(1 if span else -(-n // stride) for n, span in zip(shape, spans, strict=False))
+  if null not in _NULLS:
+    raise ValueError(f'`null` must be one of {", ".join(_NULLS)}, got {null!r}.')
+  num_views, encode = math.prod(positions), jax.tree_util.Partial(_NULLS[null])
+  numbers = [np.int32(number) for number in (*windows, positions[1], stride)]
   return Views(
     num_views=num_views,
     norm='patch',
     unit='patch side',
     shape=shape,
-    view=jax.tree_util.Partial(_view, *numbers),
-    sample=jax.tree_util.Partial(_sample, np.int32(num_views), *numbers),
-    decide=decide,
+    view=jax.tree_util.Partial(_view, encode, *numbers),
+    sample=jax.tree_util.Partial(_sample, np.int32(num_views), encode, *numbers),
+    decide=_rule(positions, windows, stride, check_side(patch, shape), shape, per_location),
     needs='votes' if per_location else 'counts',
     **votes_of(theta, top_one),
   )
+
+
+def _rule(positions, windows, stride, patch, shape, per_location):
+  """`decide`: by the votes at each place of the patch, or by their counts."""
+  sides = range(1, patch + 1)
+  if stride == 1:
+    affected = [math.prod(map(windows_met, (side, side), windows, positions)) for side in sides]
+    where = {'positions': positions, 'windows': windows, 'patch': patch}
+    by_votes = functools.partial(patch_from_votes, **where)
+  else:
+    axes = list(zip(shape, windows, positions, strict=False))
+    met = [[_windows_met(*axis, stride, side) for axis in axes] for side in sides]
+    # The most over both axes at once, since a place of the patch is any pair of places.
+    affected = [math.prod(int(axis.sum(axis=1).max()) for axis in both) for both in met]
+    by_votes = functools.partial(_from_votes, met=met, affected=affected)
+  return by_votes if per_location else functools.partial(patch_from_counts, affected=affected)
+
+
+def _windows_met(length, window, positions, stride, patch):
+  """bool[N, positions], the windows along an axis that a patch meets, at each place in the image.
+
+  Places that meet the same windows are one row. ceil((patch + window - 1) / stride), the number of the
+  papers, is too small where the stride does not divide the axis and windows wrap around its end.
+  """
+  first = np.arange(positions)[:, None] * stride
+  shows = (np.arange(length) - first) % length < window
+  total = np.pad(np.cumsum(shows, axis=1), ((0, 0), (1, 0)))
+  return np.unique((total[:, patch:] > total[:, :-patch]).T, axis=0)
+
+
+def _from_votes(votes, *, met, affected):
+  """`patch_from_votes` for windows that a patch meets in different numbers at different places.
+
+  Args:
+    votes: bool[..., V, K].
+    met: for each side of a patch the windows met, bool[N, rows] and bool[M, columns].
+    affected: the most windows that a patch of each side meets.
+  """
+  votes = np.asarray(votes, bool)
+  counts = votes.sum(axis=-2, dtype=np.int64)
+  proof = patch_from_counts(counts, affected)
+  rival = np.arange(counts.shape[-1])
+  own = rival == np.maximum(proof.label, 0)[..., None]
+  radius = np.zeros(proof.label.shape, np.int64)
+  for side, (rows, columns) in enumerate(met, 1):
+    grid = votes.reshape(*votes.shape[:-2], rows.shape[1], columns.shape[1], -1).astype(np.int64)
+    inside = np.einsum('nr,...rck->...nck', rows.astype(np.int64), grid)
+    inside = np.einsum('mc,...nck->...nmk', columns.astype(np.int64), inside)
+    left = counts[..., None, None, :] - inside
+    given = np.multiply.outer(rows.sum(axis=1), columns.sum(axis=1))
+    ours = np.where(own[..., None, None, :], left, 0).sum(axis=-1, keepdims=True)
+    theirs = left + given[..., None] + (rival < proof.label[..., None])[..., None, None, :]
+    kept = (own[..., None, None, :] | (theirs <= ours)).all(axis=(-3, -2, -1))
+    radius = np.where((radius == side - 1) & kept, side, radius)
+    if (radius < side).all():
+      break
+  return certificate(proof.label, radius)
 
 
 def check_shape(shape) -> tuple:
@@ -82,6 +134,17 @@ def _window(name, size, length):
       f'window that shows everything certifies nothing.'
     )
   return int(size)
+
+
+def _check_stride(stride, lengths):
+  """Pixels between the starts of windows that lie side by side."""
+  most = min(lengths) - 1
+  if isinstance(stride, str) or not 1 <= stride <= most or stride != int(stride):
+    raise ValueError(
+      f'`stride` must be a whole number of pixels, so that two windows start in the image: 1 .. {most}, '
+      f'got {stride}.'
+    )
+  return int(stride)
 
 
 def check_side(patch, shape):
@@ -113,11 +176,11 @@ def votes_of(theta, top_one):
   }
 
 
-def _view(height, width, columns, x, index):
-  """The view of the window whose first pixel is (index // columns, index % columns)."""
-  seen = _inside(index // columns, height, x.shape[0])[:, None, None]
-  seen = seen & _inside(index % columns, width, x.shape[1])[None, :, None]
-  return encoded(seen, x)
+def _view(encode, height, width, columns, stride, x, index):
+  """The view of the window whose first pixel is (index // columns, index % columns) strides away."""
+  seen = _inside(index // columns * stride, height, x.shape[0])[:, None, None]
+  seen = seen & _inside(index % columns * stride, width, x.shape[1])[None, :, None]
+  return encode(seen, x)
 
 
 def encoded(seen, x):
@@ -125,14 +188,23 @@ def encoded(seen, x):
   return jnp.where(seen, jnp.concatenate([x, 1 - x], axis=-1), jnp.zeros((), x.dtype))
 
 
+def _with_mask(seen, x):
+  """(x, 1) where a pixel is seen, bool[H, W, 1] or less, and zeros in all channels elsewhere."""
+  shown = jnp.concatenate([x, jnp.ones((*x.shape[:2], 1), x.dtype)], axis=-1)
+  return jnp.where(seen, shown, jnp.zeros((), x.dtype))
+
+
+_NULLS = {'multichannel': encoded, 'mask': _with_mask}
+
+
 def _inside(first, size, length):
   """bool[length], which pixels of an axis a window shows, around its end."""
   return (jnp.arange(length, dtype=jnp.int32) - first) % length < size
 
 
-def _sample(num_views, height, width, columns, key, x):
+def _sample(num_views, encode, height, width, columns, stride, key, x):
   index = jax.random.randint(key, (), 0, num_views, jnp.int32)
-  return _view(height, width, columns, x, index)
+  return _view(encode, height, width, columns, stride, x, index)
 
 
 def _above(theta, logits):

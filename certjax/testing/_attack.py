@@ -4,17 +4,18 @@ import jax
 import numpy as np
 
 
-def check_attack(make, threat, model_fn, x, y, *, score=None):
+def check_attack(make, threat, model_fn, x, y, *, score=None, eps=0.1):
   """Checks an attack on a batch.
 
   Args:
     make: `Threat -> Attack`.
-    threat: `eps -> Threat`, with `eps` chosen below as 0.1 and 0.
+    threat: `eps -> Threat`, called with `eps` and with 0.
     model_fn: `x[B, ...] -> logits[B, K]`.
     x: float[B, ...] in [0, 1], B >= 2.
     y: int[B].
     score: `(logits[K], y) -> scalar` that the attack makes large; default
       `attacks.cross_entropy`.
+    eps: the budget; a whole number for `threats.l0` and `threats.patch`.
 
   Raises:
     AssertionError: if a result leaves the set or [0, 1]; scores lower than its image; depends on
@@ -31,7 +32,7 @@ def check_attack(make, threat, model_fn, x, y, *, score=None):
   from certjax import attacks
 
   score = attacks.cross_entropy if score is None else score
-  eps, attack = 0.1, make(threat(0.1))
+  attack = make(threat(eps))
   keys = jax.random.split(jax.random.key(0), len(x))
   traces = []
 
@@ -53,5 +54,5 @@ def check_attack(make, threat, model_fn, x, y, *, score=None):
   np.testing.assert_allclose(plain, x_adv, atol=1e-4, err_msg='jit changes the result')
   alone = np.asarray(attack(keys[1:2], model_fn, x[1:2], y[1:2]))
   np.testing.assert_allclose(alone[0], x_adv[1], atol=1e-4, err_msg='rows depend on each other')
-  same = np.asarray(make(threat(0.0))(keys, model_fn, x, y))
+  same = np.asarray(make(threat(0 * eps))(keys, model_fn, x, y))
   assert np.array_equal(same, x), 'eps = 0 must give back the images bit for bit'

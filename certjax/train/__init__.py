@@ -11,6 +11,7 @@ from certjax.train._lipschitz import lipschitz, multi_margin
 from certjax.train._loop import fit
 from certjax.train._losses import cross_entropy
 from certjax.train._macer import macer
+from certjax.train._masked_features import masked_features
 from certjax.train._metrics import open_metrics
 from certjax.train._objectives import CERTIFIED, OBJECTIVES, REPLACED, objective
 from certjax.train._optimizer import optimizer, schedule
@@ -49,6 +50,7 @@ __all__ = [
   'load_run',
   'macer',
   'make_step',
+  'masked_features',
   'mtl_ibp',
   'multi_margin',
   'objective',

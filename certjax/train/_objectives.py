@@ -13,6 +13,7 @@ from certjax.train._curvature import crt
 from certjax.train._lipschitz import lipschitz, multi_margin
 from certjax.train._losses import cross_entropy
 from certjax.train._macer import macer
+from certjax.train._masked_features import masked_features
 from certjax.train._patch import DEFAULT_PIXELS, DEFAULT_SIDE, patch_ibp, sparse_ibp
 from certjax.train._smoothadv import smooth_adv
 from certjax.train._smoothmix import smooth_mix
@@ -39,6 +40,7 @@ OBJECTIVES = {
   'sabr': sabr,
   'mtl-ibp': mtl_ibp,
   'crt': crt,
+  'masked-features': masked_features,
   'patch-ibp': patch_ibp,
   'sparse-ibp': sparse_ibp,
 }
@@ -48,7 +50,8 @@ REPLACED = {'patch-ibp': ('side', DEFAULT_SIDE), 'sparse-ibp': ('pixels', DEFAUL
 """Methods that train for a proof against replaced pixels: the parameter that says how many, and its default."""
 # Trained on images without noise.
 _CLEAN = (
-  'lipschitz', 'multi-margin', 'clean', 'adversarial', 'adversarial-l2', 'crt', *CERTIFIED, *REPLACED,
+  'lipschitz', 'multi-margin', 'clean', 'adversarial', 'adversarial-l2', 'crt', 'masked-features',
+  *CERTIFIED, *REPLACED,
 )  # fmt: skip
 
 

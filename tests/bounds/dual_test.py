@@ -10,6 +10,8 @@ import pytest
 from certjax import bounds, parallel
 from certjax.bounds import _network, _zonotope
 
+pytestmark = pytest.mark.usefixtures('compiled_fast')
+
 
 @pytest.fixture(autouse=True)
 def _float64():

@@ -12,6 +12,7 @@ from certjax.bounds import _crown, _local
 from certjax.bounds._interval import propagate
 from certjax.bounds._network import trace
 
+pytestmark = pytest.mark.usefixtures('compiled_fast')
 SHAPE = (9, 8, 2)
 
 
@@ -65,22 +66,29 @@ def test_every_neuron_equals_its_row_and_chunks_change_nothing():
   with parallel.x64():
     image = jax.tree.map(lambda leaf: leaf[0], _region('linf'))
     network = trace(model_fn, image.lower)
-    boxes = propagate(network, image)
     target = max(n for n, node in enumerate(network.nodes) if isinstance(node.local, tuple))
     assert _local.applies(network, target)
-    relaxed = _crown.relaxations(network, boxes, 'adaptive')
-    find = lambda chunk: _local.neuron_bounds(
-      network, image, boxes, target, relaxed, outward=True, chunk=chunk
-    )
-    lower, upper = find(None)
+
+    @jax.jit
+    def found(image):
+      boxes = propagate(network, image)
+      relaxed = _crown.relaxations(network, boxes, 'adaptive')
+      whole, chunks = (
+        _local.neuron_bounds(network, image, boxes, target, relaxed, outward=True, chunk=chunk)
+        for chunk in (None, 41)
+      )
+      shape = whole[0].shape
+      rows = jnp.eye(whole[0].size).reshape(-1, *shape)
+      both = jnp.concatenate([rows, -rows])
+      dense = _crown.backward(network, image, boxes, target, both, relaxed, outward=True)
+      return whole, chunks, dense
+
+    (lower, upper), chunks, dense = jax.tree.map(np.asarray, found(image))
     size = lower.size
-    rows = jnp.eye(size).reshape(size, *lower.shape)
-    both = jnp.concatenate([rows, -rows])
-    dense = _crown.backward(network, image, boxes, target, both, relaxed, outward=True)
     np.testing.assert_allclose(lower.ravel(), dense[:size], rtol=0, atol=1e-13)
     np.testing.assert_allclose(upper.ravel(), -dense[size:], rtol=0, atol=1e-13)
     assert np.all(dense[:size] < -dense[size:])
-    for ours, chunked in zip((lower, upper), find(41), strict=True):
+    for ours, chunked in zip((lower, upper), chunks, strict=True):
       np.testing.assert_allclose(ours, chunked, rtol=0, atol=1e-15)
 
 

@@ -20,6 +20,9 @@ def _float64():
     yield
 
 
+pytestmark = pytest.mark.usefixtures('compiled_fast')
+
+
 def window(size, strides, padding, **dilations):
   dilations = {name: (1, d, d, 1) for name, d in dilations.items()}
   return lambda x: lax.reduce_window(
@@ -49,6 +52,7 @@ def random_box(rng, spread=1.0):
   return center - reach, center + reach
 
 
+@pytest.mark.usefixtures('optimized')
 @pytest.mark.parametrize('name', POOLS)
 def test_lines_hold_touch_and_stay_in_the_box(name):
   rng, node = np.random.default_rng(0), node_of(POOLS[name])
@@ -199,6 +203,7 @@ def test_one_dominating_value_makes_it_exact():
   np.testing.assert_allclose((upper + lower)[0] / 2, np.asarray(model_fn(rank))[0], rtol=1e-12)
 
 
+@pytest.mark.usefixtures('optimized')
 def test_outward_float32_contains_the_float64_bound():
   """Overlapping windows, whose coefficients cancel, at radius 0 and above."""
   model_fn, shape = pooled_net(POOLS['overlapping, padded'], hidden=0)

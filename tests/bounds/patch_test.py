@@ -12,6 +12,7 @@ from certjax import bounds, models, parallel
 from certjax.bounds import _network, _patch
 from certjax.certify import ABSTAIN
 
+pytestmark = pytest.mark.usefixtures('compiled_fast')
 SHAPE, SIDE = (4, 4, 1), 2
 RNG = np.random.default_rng(0)
 X = RNG.uniform(0, 1, (3, *SHAPE))
@@ -157,6 +158,7 @@ def test_all_places_at_once_are_one_box_each(name, small):
     np.testing.assert_allclose(side, np.take_along_axis(whole, chosen[..., None], 1), atol=1e-9)
 
 
+@pytest.mark.usefixtures('optimized')
 def test_rounding_is_paid_for():
   """Outward float32 bounds hold for the network in float64; others do not always."""
   model_fn, x = dense(16, 8, 3), X.astype(np.float32)
@@ -174,6 +176,7 @@ def test_rounding_is_paid_for():
     np.testing.assert_allclose(outward[0], lower, atol=2e-3)  # About 200 roundings of 6e-8, twice.
 
 
+@pytest.mark.usefixtures('optimized')
 def test_rounding_of_the_first_stage_is_paid_for():
   """At a black image without offsets nothing else is widened that could pay for it."""
   weights = np.random.default_rng(6).normal(0, 1, (16, 40)).astype(np.float32)
@@ -192,6 +195,7 @@ def test_rounding_of_the_first_stage_is_paid_for():
   assert (plain[0] > lower).any() and (plain[1] < upper).any()
 
 
+@pytest.mark.usefixtures('optimized')
 def test_a_certificate_to_the_last_ulp():
   """A linear margin that is positive by 1e-9 in the worst case is proved, at 0 it is not; nor by NaN."""
   weights = np.array([2.0, -1.0, 0.5, 1.0]).reshape(4, 1)

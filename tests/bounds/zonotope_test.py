@@ -12,6 +12,8 @@ from scipy import integrate
 from certjax import bounds, parallel
 from certjax.bounds import _network, _zonotope
 
+pytestmark = pytest.mark.usefixtures('compiled_fast')
+
 
 @pytest.fixture(autouse=True)
 def _float64():

@@ -6,6 +6,8 @@ import pytest
 
 from certjax import cli, records
 
+pytestmark = pytest.mark.usefixtures('compiled_fast')
+
 
 def trained(once, data_dir, name, *options):
   """A few steps on digits, in a directory of its own."""

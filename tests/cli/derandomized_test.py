@@ -74,7 +74,7 @@ def test_a_patch_of_the_certified_side_changes_no_recorded_label(command, run, t
     (('--parameters', 'width', 3, 'patch', 9), 'must lie in the image: 1 .. 8, got 9'),
     (('--parameters', 'width', 3, 'patch', 'all'), 'must lie in the image: 1 .. 8, got all'),
     (('--parameters', 'width', 3, 'theta', 'half'), 'between 0 and 1, got half'),
-    (('--parameters', 'width', 3, 'stride', 2), 'bands has no parameter stride'),
+    (('--parameters', 'width', 3, 'stride', 8), '`stride` must be a whole number'),
     (('--radii', 1), '`radii` and `tolerance` are for sampling; bands is exact'),
   ],
 )

@@ -24,12 +24,11 @@ def whole(once, trained):
   return once('eleven-images', make)
 
 
-@pytest.mark.parametrize('store', ['append', 'segments'])
 def test_shards_on_any_number_of_devices_merge_to_the_records_of_one_process(
-  command, trained, whole, tmp_path, store
+  command, trained, whole, tmp_path
 ):
   """Three shards on 8, 2 and 1 devices, each in a process of its own."""
-  arguments = ['certify', trained, '--out', tmp_path / 'run', *SMALL, '--store', store]
+  arguments = ['certify', trained, '--out', tmp_path / 'run', *SMALL]
   for index, devices in enumerate((8, 2, 1)):
     done = subprocess.run(
       [sys.executable, '-m', 'certjax', *map(str, arguments), '--shard', f'{index}/3'],
@@ -40,6 +39,22 @@ def test_shards_on_any_number_of_devices_merge_to_the_records_of_one_process(
       partial = command('report', tmp_path / 'run')
       assert partial.code == 0 and 'shard 2' in partial.err
   assert 'everything is in' in done.stdout and '| r = 0 |' in done.stdout
+  merged = (tmp_path / 'run' / 'records.jsonl').read_bytes()
+  assert merged == (whole / 'records.jsonl').read_bytes()
+
+
+def test_shards_in_segments_merge_to_the_same_records(
+  command, trained, whole, tmp_path, monkeypatch
+):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  arguments = ['certify', trained, '--out', tmp_path / 'run', *SMALL, '--store', 'segments']
+  for index in range(3):
+    done = command(*arguments, '--shard', f'{index}/3')
+    assert done.code == 0, done.err
+    if index == 1:
+      partial = command('report', tmp_path / 'run')
+      assert partial.code == 0 and 'shard 2' in partial.err
+  assert 'everything is in' in done.out and '| r = 0 |' in done.out
   merged = (tmp_path / 'run' / 'records.jsonl').read_bytes()
   assert merged == (whole / 'records.jsonl').read_bytes()
 

@@ -41,7 +41,7 @@ def test_of_a_trained_run(command, trained, tmp_path):
 def test_of_a_lipschitz_network(command, tmp_path):
   """A run as training leaves it, of a network that was only initialised."""
   config = {
-    'dataset': 'digits', 'data_dir': None, 'model': 'lipconvnet5-small-soc', 'method': 'none',
+    'dataset': 'digits', 'data_dir': None, 'model': 'lipconvnet5-tiny-soc', 'method': 'none',
     'sigma': None,
   }  # fmt: skip
   spec = data.dataset('digits')

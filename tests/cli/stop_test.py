@@ -87,10 +87,10 @@ def test_signals(trained, uninterrupted, tmp_path, sent, code, said):
   assert finish(trained, tmp_path) == uninterrupted
 
 
-def test_killed_five_times(trained, uninterrupted, tmp_path):
+def test_killed_three_times(trained, uninterrupted, tmp_path):
   chance = random.Random(0)
   reached = []
-  for kill in range(5):
+  for kill in range(3):
     begun = count_lines(tmp_path)
     with started(trained, tmp_path) as process:
       if kill == 1:  # While JAX is being imported, or soon after.

@@ -41,7 +41,10 @@ def test_each_value_is_trained_certified_and_predicted(command, data_dir, tmp_pa
     (('--values', 4, 40), '`keep` is how many of the 64 pixels are shown'),
     (('--values', 4, 4), '`values` are the different values of the parameter'),
     ((), '`values` are the different values of the parameter'),
-    (('--values', 4, '--certification.sigma', 1), '`certification.sigma` follows from the training'),
+    (
+      ('--values', 4, '--certification.sigma', 1),
+      '`certification.sigma` follows from the training',
+    ),
     (('--values', 4, '--predict', -1), '`predict` must be a number of samples'),
     (('--values', 4, '--parameter', 'width'), 'ablation has no parameter width'),
     (('--values', 4, '--certification.num-samples', 3), '`num_samples`=3 can never certify'),

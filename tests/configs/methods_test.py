@@ -7,11 +7,12 @@ import pathlib
 import pytest
 
 from certjax import attacks, configs
-from certjax.certify import Bounded, Curved, Margin
+from certjax.certify import Bounded, Curved, Margin, Masked
 from certjax.smoothing import Smoothing, Views
 
 ROOT = pathlib.Path(__file__).parents[2]
 EACH = pytest.mark.parametrize('name', configs.METHODS)
+BUDGETS = {'l0': 'pixels', 'patch': 'side', 'wasserstein-l2': 'eps'}
 
 
 @EACH
@@ -39,7 +40,10 @@ def test_the_oracle_exists(name):
 def test_the_audit_attack_exists(name):
   row = configs.METHODS[name]
   assert row.audit in attacks.__all__
-  assert 'threat' in inspect.signature(getattr(attacks, row.audit)).parameters
+  budget = BUDGETS.get(row.norm, 'threat')
+  assert budget in inspect.signature(getattr(attacks, row.audit)).parameters, (
+    'it attacks another norm'
+  )
 
 
 @EACH
@@ -55,7 +59,7 @@ def test_the_factory_builds_what_the_row_says(name):
   radius = {size: value for size, value in sizes.items() if row.factory.takes(size)}
   made = configs.build_smoothing(name, shape=(8, 8, 1), **parameters, **radius)
   assert isinstance(
-    made, Smoothing if row.quantifier != 'exact' else (Margin, Bounded, Curved, Views)
+    made, Smoothing if row.quantifier != 'exact' else (Margin, Bounded, Curved, Masked, Views)
   )
   assert (made.norm, made.unit) == (row.norm, row.unit)
   for sigma in (0, -1, float('nan'), float('inf')) if parameters else ():

@@ -12,7 +12,7 @@ from certjax.cli import _data
 
 SCHEMAS = [
   configs.Certify, configs.Doctor, configs.Predict, configs.Quickstart, configs.Report,
-  configs.Spectrum, configs.Train, _data.Data,
+  configs.Spectrum, configs.Evaluation, configs.Sweep, configs.Train, _data.Data,
 ]  # fmt: skip
 EACH = pytest.mark.parametrize('schema', SCHEMAS)
 

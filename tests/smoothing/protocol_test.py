@@ -20,6 +20,8 @@ SMOOTHINGS = {
   'pareto': lambda: smoothing.pareto(a=3, sigma=0.25),
   'pow2': lambda: smoothing.pow2(k=2, a=60, sigma=0.25, shape=X.shape),
   'pow_inf': lambda: smoothing.pow_inf(a=120, sigma=0.25, shape=X.shape),
+  'random_bands': lambda: smoothing.random_bands(width=2, shape=X.shape),
+  'random_blocks': lambda: smoothing.random_blocks(size=2, shape=X.shape),
   'uniform': lambda: smoothing.uniform(sigma=0.25),
   'uniform_ball': lambda: smoothing.uniform_ball(sigma=0.25, shape=X.shape),
   'wasserstein': lambda: smoothing.wasserstein(sigma=0.25, shape=X.shape),
@@ -27,13 +29,15 @@ SMOOTHINGS = {
 VIEWS = {
   'bands': lambda: smoothing.bands(width=2, shape=X.shape),
   'blocks': lambda: smoothing.blocks(size=2, shape=X.shape, per_location=False),
+  'masks': lambda: smoothing.masks(patch=2, num_masks=3, shape=X.shape, fill=(0.1, 0.2, 0.3)),
   'multi_bands': lambda: smoothing.multi_bands(width=1, keep=2, shape=X.shape),
   'deterministic_splitting': lambda: smoothing.deterministic_splitting(sigma=0.25, shape=X.shape),
 }
 NO_FACTORY = {  # Limits and one-dimensional proofs return numbers, not a `Smoothing`.
   'gaussian_radius_lp', 'generalized_gaussian_limit', 'iid_limit', 'l1_ball_limit', 'probit_slope',
   'uniform_linf_limit', 'worst_case',
-  'ablation_change', 'discrete_threshold', 'pixeldp_radius', 'renyi_radius',
+  'ablation_change', 'discrete_threshold', 'pixeldp_radius', 'renyi_radius', 'subset',
+  'ablation_information', 'discrete_information',
 }  # fmt: skip
 X = np.random.default_rng(0).uniform(0, 1, (6, 5, 3)).astype(np.float32)
 

@@ -70,7 +70,7 @@ def main():
   resnet = models.ResNet(num_classes=10, depth=8)
   runs = {
     'cnn': functools.partial(losses, cnn, synthetic((8, 8, 1)), learning_rate=0.1),
-    'resnet': functools.partial(losses, resnet, synthetic((32, 32, 3)), learning_rate=0.001),
+    'resnet': functools.partial(losses, resnet, synthetic((16, 16, 3)), learning_rate=0.001),
   }
   result = {'devices': jax.local_device_count()}
   for name, run in runs.items():

@@ -15,6 +15,9 @@ import pytest
 
 from certjax import configs, smoothing, train
 
+# Alike for all that is compared; its programs run for a moment: compile fast.
+_XLA_FLAGS = '--xla_backend_optimization_level=0'
+
 
 @pytest.fixture(scope='module')
 def result(once, trained):
@@ -23,7 +26,7 @@ def result(once, trained):
     done = subprocess.run(
       [sys.executable, pathlib.Path(__file__).with_name('on_devices.py'), trained / 'checkpoints'],
       capture_output=True, text=True, timeout=300, check=False,
-      env={**os.environ, 'JAX_NUM_CPU_DEVICES': '8'},
+      env={**os.environ, 'JAX_NUM_CPU_DEVICES': '8', 'XLA_FLAGS': _XLA_FLAGS},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (directory / 'result.json').write_text(done.stdout)
