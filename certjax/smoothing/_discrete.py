@@ -65,7 +65,7 @@ def discrete(*, keep: float, levels: int = 255, shape: tuple) -> Smoothing:
     Lee, Yuan, Chang & Jaakkola 2019, "Tight Certificates of Adversarial Robustness for Randomly
     Smoothed Classifiers" (arXiv:1906.04948).
   """
-  exact = _check(keep, levels)
+  exact, levels = _check(keep, levels), int(levels)
   shape, dimension = check_shape(shape)
   radius = functools.partial(_radius, exact, levels, dimension)
   unit = 'pixels' if shape[-1] == 1 else 'features'
@@ -202,7 +202,7 @@ def _largest(holds, limit):
 
 
 def _check(keep, levels):
-  if not isinstance(levels, numbers.Integral) or not 1 <= levels < 2**24:
+  if not isinstance(levels, numbers.Real) or levels != levels // 1 or not 1 <= levels < 2**24:
     raise ValueError(
       f'`levels` is K of the grid {{0, 1/K, ..., 1}}, an integer in [1, 2^24), got '
       f'levels={levels}; 255 for 8-bit images, 1 for binary ones.'

@@ -168,6 +168,17 @@ def test_bad_keep(keep):
     smoothing.discrete(keep=keep, levels=1, shape=(2, 2, 1))
 
 
+def test_whole_floats_are_levels():
+  """Numbers of the command line come as floats."""
+  shape = (2, 2, 1)
+  of = lambda levels: smoothing.discrete(keep=0.8, levels=levels, shape=shape)
+  assert of(1.0).radius(0.99) == of(1).radius(0.99) == 2
+  key, x = jax.random.key(0), np.ones(shape, np.float32)
+  np.testing.assert_array_equal(of(3.0).sample(key, x), of(3).sample(key, x))
+  with pytest.raises(ValueError, match='`levels` is K of the grid'):
+    of(1.5)
+
+
 def test_bad_levels_shape_and_radius():
   with pytest.raises(ValueError, match='`levels` is K of the grid'):
     smoothing.discrete(keep=0.5, levels=0, shape=(2, 2, 1))
