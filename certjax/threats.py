@@ -10,6 +10,8 @@ the point nearer to v by
   gain_p = sum_c (v - x)^2 - (v - clip(v))^2 >= 0,
 
 pixel by pixel, and the best allowed set of pixels is that of the largest total gain.
+
+L1 has an exact projection as well: onto the ball and [0, 1] at once, by a threshold (Croce & Hein 2021).
 """
 
 import math
@@ -24,7 +26,7 @@ class Threat(NamedTuple):
   """A ball around an image, intersected with [0, 1].
 
   Attributes:
-    norm: 'linf', 'l2', 'l0' or 'patch'.
+    norm: 'linf', 'l2', 'l1', 'l0' or 'patch'.
     eps: size of the ball, in pixel values, or in whole pixels ('l0', 'patch'); may be traced.
     sample: `(key, x) -> x'`, a random point of the set.
     steepest: `(gradient) -> direction` of norm 1 that maximises <gradient, direction>. In whole
@@ -114,6 +116,61 @@ def l2(eps) -> Threat:
     return _length(x_adv - x)
 
   return Threat('l2', eps, sample, steepest, project, distance)
+
+
+def l1(eps) -> Threat:
+  """The absolute changes of all values sum to at most `eps`.
+
+  `project` gives the nearest point of the ball and [0, 1] together: it moves value i by
+
+    sign(v_i) min(max(|v_i| - theta, 0), u_i),  v = x' - x,
+
+  u_i the room from x_i to the side of the box that v_i points at, and theta >= 0 the least threshold
+  for which these lengths sum to at most `eps`. `steepest` moves the value of the largest
+  |gradient| alone, the first of equals.
+
+  Args:
+    eps: in pixel values, summed over the image; may be traced.
+
+  Returns:
+    A `Threat`. Its points are uniform in the ball, projected.
+
+  Raises:
+    ValueError: if `eps` is negative.
+
+  Example:
+    >>> l1(0.5).project(jnp.zeros(3), jnp.array([0.75, 0.5, -1.0])).tolist()
+    [0.375, 0.125, 0.0]
+
+  References:
+    Croce & Hein 2021 (arXiv:2103.01208), Proposition 2.2.
+  """
+  _check(eps, largest=None)
+
+  def sample(key, x):
+    key_direction, key_length = jax.random.split(key)
+    direction = jax.random.laplace(key_direction, x.shape, x.dtype)
+    rest = jax.random.exponential(
+      key_length, (), x.dtype
+    )  # With it the law is uniform in the ball.
+    return project(x, x + eps * direction / (jnp.sum(jnp.abs(direction)) + rest))
+
+  def steepest(gradient):
+    flat = gradient.ravel()
+    place = jnp.argmax(jnp.abs(flat))
+    return jnp.zeros_like(flat).at[place].set(jnp.sign(flat[place])).reshape(gradient.shape)
+
+  def project(x, x_adv):
+    delta = x_adv - x
+    size, room = jnp.abs(delta), jnp.where(delta > 0, 1 - x, x)
+    lengths = _shrink(size, room, _threshold(size, room, eps))
+    lengths = lengths * jnp.minimum(1.0, eps / _safe(jnp.sum(lengths)))  # What rounding left.
+    return jnp.clip(x + jnp.sign(delta) * lengths, 0, 1)
+
+  def distance(x, x_adv):
+    return jnp.sum(jnp.abs(x_adv - x))
+
+  return Threat('l1', eps, sample, steepest, project, distance)
 
 
 def l0(pixels) -> Threat:
@@ -216,6 +273,33 @@ def patch(side) -> Threat:
     return extent.astype(jnp.float32)
 
   return Threat('patch', side, sample, steepest, project, distance)
+
+
+def _shrink(size, room, theta):
+  return jnp.minimum(jnp.maximum(size - theta, 0), room)
+
+
+@jax.jit  # Else a call outside of jit compiles the loop each time.
+def _threshold(size, room, eps):
+  """The least theta >= 0 for which the lengths of `_shrink` sum to at most eps.
+
+  The sum falls with theta, in straight pieces that end where a value leaves its room or reaches 0.
+  """
+  ends = jnp.sort(jnp.concatenate([size.ravel(), jnp.maximum(size - room, 0).ravel()]))
+
+  def halve(_, bounds):  # Whole sums at log n ends: running sums would lose small values.
+    low, high = bounds
+    middle = (low + high) // 2
+    fits = jnp.sum(_shrink(size, room, ends[middle])) <= eps
+    return jnp.where(fits, low, middle + 1), jnp.where(fits, middle, high)
+
+  bounds = jnp.int32(0), jnp.int32(ends.size - 1)  # At the last end the sum is 0.
+  high = ends[jax.lax.fori_loop(0, ends.size.bit_length(), halve, bounds)[1]]
+  moving = (size >= high) & (size - room < high)
+  kept = jnp.where(moving, size, jnp.where(size > high, room, 0))
+  theta = (jnp.sum(kept) - eps) / jnp.maximum(jnp.sum(moving, dtype=size.dtype), 1)
+  fits = jnp.sum(_shrink(size, room, 0)) <= eps
+  return jnp.where(fits, 0, jnp.minimum(jnp.maximum(theta, 0), high))
 
 
 def _image(x):

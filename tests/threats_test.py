@@ -9,7 +9,7 @@ import pytest
 
 from certjax import testing, threats
 
-THREATS = {'linf': threats.linf, 'l2': threats.l2}
+THREATS = {'linf': threats.linf, 'l2': threats.l2, 'l1': threats.l1}
 X = np.random.default_rng(0).uniform(0, 1, (4, 4, 3)).astype(np.float32)
 
 
@@ -41,6 +41,43 @@ def test_l2_projection_is_the_nearest_point_of_the_ball():
   x, delta = jnp.full((5,), 0.5), jnp.array([0.3, -0.1, 0.2, 0.0, 0.25])
   moved = threats.l2(0.1).project(x, x + delta)
   np.testing.assert_allclose(moved - x, 0.1 * delta / jnp.linalg.norm(delta), atol=1e-7)
+
+
+def test_l1_projection_reference_values():
+  """Alone, and where the box takes part; the threshold is 4/15 (in tenths) and 0.15."""
+  v = jnp.array([0.9, -0.6, 0.3, -0.05, 0.2])
+  x = jnp.full((5,), 0.5)
+  moved = threats.l1(0.1).project(x, x + v / 10) - x
+  np.testing.assert_allclose(moved, [0.06333333, -0.03333333, 0.00333333, 0, 0], atol=1e-7)
+  x = jnp.array([0.8, 0.3, 0.5, 0.02, 0.95])
+  moved = threats.l1(0.7).project(x, x + v) - x
+  np.testing.assert_allclose(moved, [0.2, -0.3, 0.15, 0, 0.05], atol=1e-6)
+
+
+def test_l1_projection_is_the_nearest_point_of_ball_and_box():
+  """A solution d of the convex problem meets its optimality conditions with one threshold theta:
+  theta is 0 or the budget is used up, and each value stops at a side of the box, stays, or is theta short.
+  """
+  project = jax.jit(jax.vmap(lambda eps, x, v: threats.l1(eps).project(x, v), (None, 0, 0)))
+  x, v = cases((2, 3, 2))
+  for eps in (0.01, 0.3, 2.0, 100.0):
+    d = np.float64(project(eps, x, v)) - x
+    for x_1, v_1, d_1 in zip(np.float64(x), np.float64(v) - x, d, strict=True):
+      size, length, used = np.abs(v_1), np.abs(d_1), np.abs(d_1).sum()
+      room = np.where(v_1 > 0, 1 - x_1, x_1)
+      assert used <= eps * (1 + 1e-5) and (d_1 * v_1 >= 0).all() and (length <= room + 1e-6).all()
+      low = np.max((size - length)[length < room - 1e-6], initial=0)  # theta is no less than this,
+      high = np.min((size - length)[length > 1e-6], initial=np.inf)  # and no more than this.
+      assert low <= high + 2e-6
+      assert abs(used - eps) <= 1e-5 * eps + 1e-6 or low <= 2e-6
+
+
+def test_l1_projection_of_a_large_image():
+  """Sums of 10^5 values keep the budget, and use it up."""
+  rng = np.random.default_rng(3)
+  x, v = (rng.uniform(low, 1, 10**5).astype(np.float32) for low in (0, -1))
+  used = np.abs(np.float64(threats.l1(12.0).project(x, x + v)) - x).sum()
+  assert abs(used - 12) <= 12e-5
 
 
 def cases(shape, number=40):
@@ -142,6 +179,16 @@ def test_samples_fill_the_ball():
   radii = np.linalg.norm(np.asarray(points) - 0.5, axis=1) / 0.1
   spread = np.sqrt(5 / 7 - (5 / 6) ** 2)
   assert abs(radii.mean() - 5 / 6) < 5 * spread / np.sqrt(2000)
+
+
+def test_samples_fill_the_l1_ball():
+  """The share of eps that is used is Beta(5, 1); 2,000 draws, 5 standard errors: 6e-7. So is its sign."""
+  x = jnp.full((5,), 0.5)
+  keys = jax.random.split(jax.random.key(0), 2000)
+  delta = np.asarray(jax.vmap(threats.l1(0.1).sample, (0, None))(keys, x)) - 0.5
+  used, spread = np.abs(delta).sum(axis=1) / 0.1, np.sqrt(5 / 7 - (5 / 6) ** 2)
+  assert abs(used.mean() - 5 / 6) < 5 * spread / np.sqrt(2000)
+  assert abs((delta > 0).mean() - 0.5) < 2.5 / np.sqrt(10_000)
 
 
 @pytest.mark.parametrize('make', THREATS.values())
