@@ -12,6 +12,7 @@ _COMMANDS = {
   'certify': 'certify test images of a trained run (CERTIFY)',
   'predict': 'classify test images by the smoothed classifier (PREDICT)',
   'sweep': 'train and certify for several values of one parameter of the noise',
+  'poison': 'certify test images against poisoned training samples',
   'report': 'tables and plots from records; compare two runs',
   'spectrum': 'singular values and norm bounds of the layers of a trained run',
   'data': 'list and prepare data sets',
@@ -60,7 +61,17 @@ def _guarded(command, arguments):
 
 
 def _run(command, arguments):
-  from certjax.cli import _certify, _data, _doctor, _quickstart, _report, _spectrum, _sweep, _train
+  from certjax.cli import (
+    _certify,
+    _data,
+    _doctor,
+    _poison,
+    _quickstart,
+    _report,
+    _spectrum,
+    _sweep,
+    _train,
+  )
 
   run = {
     'quickstart': _quickstart.quickstart,
@@ -68,6 +79,7 @@ def _run(command, arguments):
     'certify': _certify.certify,
     'predict': _certify.predict,
     'sweep': _sweep.sweep,
+    'poison': _poison.poison,
     'report': _report.report,
     'spectrum': _spectrum.spectrum,
     'data': _data.data,

@@ -208,6 +208,55 @@ class Sweep:
 
 
 @dataclasses.dataclass(frozen=True)
+class Poison:
+  """Trains an ensemble over the parts of a training set, and certifies test images against poisoned
+  samples.
+
+  Every test image gets the number of training samples that may be added or removed (an image replaced
+  counts 2) without another answer; with ss-dpa, the number of labels that may be flipped. The certificates
+  are exact. Members are trained in groups; the same command continues what was interrupted."""
+
+  method: str
+  """Certificate: dpa (each sample reaches one member, all vote), run-off (the same members, elected in two
+  rounds), finite-aggregation (each sample reaches --spread members), or ss-dpa (label flips alone)."""
+  out: pathlib.Path = pathlib.Path('runs/poison')
+  """Directory of members, records, table and plot."""
+  members: pathlib.Path | None = None
+  """Directory of an earlier run whose members are used, as far as they are there (default: OUT): dpa and
+  run-off can share theirs."""
+  dataset: str = 'mnist'
+  """Data set (certjax data lists them)."""
+  data_dir: pathlib.Path | None = None
+  """Prepared TFDS directory (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
+  partitions: int = 1200
+  """Parts of the training set (k): a member learns from one in k samples."""
+  spread: int = 1
+  """Of finite-aggregation: members that each sample reaches (d); k d members are trained."""
+  hash: str = 'pixel-sum'
+  """What sends a sample to its part: pixel-sum (of the image, as published), or blake2 (of its bytes). Not
+  used by ss-dpa, which sorts the images."""
+  learner: str = 'mlp'
+  """Base learner: mlp (one hidden layer), or nearest-neighbour."""
+  learner_parameters: dict[str, float] = dataclasses.field(default_factory=dict)
+  """Its hyperparameters, as `--learner-parameters hidden 128 num_steps 100 step_size 0.03`."""
+  capacity: int | None = None
+  """Samples that a member sees at most; larger parts are thinned (default: mean + 4 sqrt(mean) of a part's
+  size, up to a multiple of 8). The certificates are about training with this number."""
+  group: int = 40
+  """Members that are trained in one program, and kept in one file."""
+  chunk: int = 500
+  """Test images that a member answers at once."""
+  skip: int = 1
+  """Take every `skip`-th test image."""
+  max_images: int | None = None
+  """Take at most this many test images."""
+  evenly: int | None = None
+  """Take this many evenly spaced test images instead."""
+  seed: int = 0
+  """Seed of the members' initialisation, and of which members a sample reaches."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
   """Turns records (run directories, records.jsonl, or the field's TSV) into tables and a plot."""
 

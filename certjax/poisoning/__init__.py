@@ -1,11 +1,20 @@
-"""Training sets that an adversary has touched: who sees which sample, and flipped labels."""
+"""Training sets that an adversary has touched: who sees which sample, ensembles, flipped labels."""
 
+from certjax.poisoning._ensemble import (
+  Ensemble,
+  default_capacity,
+  first_choices,
+  preferences,
+  train_ensemble,
+  votes,
+)
 from certjax.poisoning._label_flips import (
   flip_radius,
   ridge_smoothed_certificate,
   ridge_weights,
   score_tail,
 )
+from certjax.poisoning._learners import LEARNERS, Learner, build_learner, mlp, nearest_neighbour
 from certjax.poisoning._partitions import (
   Partition,
   blake2,
@@ -17,15 +26,26 @@ from certjax.poisoning._partitions import (
 )
 
 __all__ = [
+  'LEARNERS',
+  'Ensemble',
+  'Learner',
   'Partition',
   'blake2',
+  'build_learner',
   'by_position',
+  'default_capacity',
   'draw_shifts',
+  'first_choices',
   'flip_radius',
+  'mlp',
+  'nearest_neighbour',
   'partition',
   'pixel_sum',
+  'preferences',
   'ridge_smoothed_certificate',
   'ridge_weights',
   'score_tail',
   'sorted_unlabelled',
+  'train_ensemble',
+  'votes',
 ]

@@ -21,7 +21,7 @@ from certjax.report._tsv import floor_decimals
 _MAX_COLUMNS = 12
 _ROUND_STEPS = ('1', '2', '2.5', '5')
 _DEFAULT_ALPHA = 0.001
-_MEDIAN_UNITS = ('pixels', 'features', 'mass')
+_MEDIAN_UNITS = ('pixels', 'features', 'mass', 'samples')
 """Of threats whose papers report the median certified radius."""
 
 

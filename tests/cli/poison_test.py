@@ -1,0 +1,158 @@
+"""`certjax poison`: from digits to records, against the library; resumed, shared, refused."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from certjax import certify, data, poisoning, records, report
+from certjax.cli import _poison
+
+K, GROUP = 20, 8
+SMALL = (
+  '--dataset', 'digits', '--partitions', K, '--learner', 'nearest-neighbour', '--evenly', 50,
+  '--group', GROUP, '--chunk', 25,
+)  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def dpa(once, process, data_dir):
+  """The directory of a finished run (read only)."""
+  make = lambda out: process('poison', 'dpa', *SMALL, '--data-dir', data_dir, '--out', out)
+  return once('poison-run', make)
+
+
+def ensemble_votes(data_dir, partition, capacity, what=poisoning.votes):
+  x, y, _ = data.load('digits', 'train', data_dir=data_dir)
+  queries = data.load('digits', 'test', data_dir=data_dir, indices=data.subset(500, evenly=50))
+  learner = poisoning.nearest_neighbour(10)
+  ensemble = poisoning.train_ensemble(
+    jax.random.key(0), learner, x, y, partition(x, y), capacity=capacity, group=GROUP
+  )
+  return what(ensemble, queries.images, chunk=25), queries.labels
+
+
+def check_records(out, proof, votes, labels, norm):
+  header, lines = records.read(out)
+  assert header['norm'] == norm and header['unit'] == 'samples'
+  assert header['quantifier'] == 'exact' and 'alpha' not in header
+  assert [line['index'] for line in lines] == list(range(0, 500, 10))
+  field = lambda name: np.array([line[name] for line in lines])
+  np.testing.assert_array_equal(field('label'), labels)
+  np.testing.assert_array_equal(field('predict'), proof.label)
+  np.testing.assert_array_equal(field('radius'), proof.radius)
+  np.testing.assert_array_equal(field('count'), (votes == proof.label[:, None]).sum(axis=1))
+  np.testing.assert_array_equal(field('members_right'), (votes == labels[:, None]).sum(axis=1))
+  return header
+
+
+def by_hash(number, shifts=(0,)):
+  return lambda x, y: poisoning.partition(
+    x, y, poisoning.pixel_sum(x, number), number, shifts=shifts
+  )
+
+
+def test_dpa_is_the_library_s(dpa, data_dir):
+  header, _ = records.read(dpa)
+  votes, labels = ensemble_votes(data_dir, by_hash(K), header['config']['capacity'])
+  proof = certify.aggregate(votes, 10)
+  check_records(dpa, proof, votes, labels, 'symmetric difference')
+  assert 3 <= np.median(proof.radius) <= K // 2 and header['config']['num_members'] == K
+  config = json.loads((dpa / 'config.json').read_text())
+  assert config['training_sha256'] == header['training_sha256'] and 'method' not in config
+  run = report.load(dpa)
+  assert report.median_radius(run.certificate, run.labels) >= 3
+  assert '| poison-run | 50 |' in (dpa / 'table.md').read_text()
+
+
+def test_an_interrupted_run_continues_and_run_off_shares_its_members(
+  command, dpa, data_dir, tmp_path
+):
+  run = lambda method, *more: command('poison', method, *SMALL, '--data-dir', data_dir, *more)
+  out, groups = tmp_path / 'again', [f'members-{start:06}.npz' for start in (0, 8, 16)]
+  out.mkdir()
+  for name in ('config.json', *groups[:2]):
+    (out / name).write_bytes((dpa / name).read_bytes())
+  whole = (dpa / 'records.jsonl').read_bytes()
+  (out / 'records.jsonl').write_bytes(b''.join(whole.splitlines(keepends=True)[:4]))
+  done = run('dpa', '--out', out)
+  assert done.code == 0 and 'training: 2 of 3 groups of members done' in done.err
+  assert (out / 'records.jsonl').read_bytes() == whole
+  lines = records.read(out)[1]
+  clean = np.mean([line['predict'] == line['label'] for line in lines])
+  base = np.mean([line['members_right'] for line in lines]) / K
+  assert f'clean accuracy {clean:.4f}, base accuracy {base:.4f} (20 members)' in done.out
+  for name in groups:
+    there, here = (np.load(each / name)['preferences'] for each in (dpa, out))
+    np.testing.assert_array_equal(there, here)
+  elected = run('run-off', '--out', tmp_path / 'run-off', '--members', out)
+  assert elected.code == 0 and 'training: 3 of 3 groups of members done' in elected.err
+  ranks, labels = ensemble_votes(
+    data_dir, by_hash(K), records.read(out)[0]['config']['capacity'], poisoning.preferences
+  )
+  proof = certify.run_off_election(ranks.astype(np.float32))
+  votes = poisoning.first_choices(ranks)
+  check_records(tmp_path / 'run-off', proof, votes, labels, 'symmetric difference')
+  refused = run('dpa', '--out', out, '--seed', 1)
+  assert refused.code == 2 and 'seed is 0 there and 1 here' in refused.err
+
+
+def test_finite_aggregation(command, data_dir, tmp_path):
+  options = ('--data-dir', data_dir, '--out', tmp_path, '--spread', 2)
+  assert command('poison', 'finite-aggregation', *SMALL, *options).code == 0
+  config = records.read(tmp_path)[0]['config']
+  shifts = poisoning.draw_shifts(2 * K, 2)
+  assert config['shifts'] == list(shifts) and config['num_members'] == 2 * K
+  votes, labels = ensemble_votes(data_dir, by_hash(2 * K, shifts), config['capacity'])
+  proof = certify.finite_aggregation(votes, 10, shifts=shifts)
+  check_records(tmp_path, proof, votes, labels, 'symmetric difference')
+
+
+def test_the_proof_knows_the_shifts():
+  """Votes that prove 0, 1 or 3 samples, depending on which members a sample reaches."""
+  votes = [0, 1, 2, 0, 0, 1, 0, 0, 2, 2, 2, 1, 0, 0, 0, 2, 0, 0, 1, 0, 2, 0, 0, 1]
+  for shifts, radius in (((0, 3, 7, 12), 0), ((0, 1, 2, 3), 1)):
+    assert _poison._METHODS['finite-aggregation'].prove(votes, 3, shifts) == (0, radius)
+  assert _poison._METHODS['dpa'].prove(votes, 3, (0,)) == (0, 3)
+
+
+def test_label_flips(command, data_dir, tmp_path):
+  options = ('--data-dir', data_dir, '--out', tmp_path)
+  done = command('poison', 'ss-dpa', *SMALL, *options)
+  assert done.code == 0, done.err
+  capacity = records.read(tmp_path)[0]['config']['capacity']
+  of = lambda x, y: poisoning.sorted_unlabelled(x, K)
+  votes, labels = ensemble_votes(data_dir, of, capacity)
+  check_records(tmp_path, certify.aggregate(votes, 10), votes, labels, 'label flips')
+
+
+@pytest.mark.parametrize(
+  'method, options, said',
+  [
+    ('forest', (), '`method` must be one of dpa, ss-dpa, finite-aggregation, run-off'),
+    ('dpa', ('--partitions', 2000), '`partitions` must be at most the 1297 training samples'),
+    ('dpa', ('--partitions', 0), '`partitions` must be at least 1'),
+    ('dpa', ('--capacity', 0), '`capacity` must be at least 1'),
+    ('dpa', ('--spread', 2), '`spread` must be 1 with dpa'),
+    ('finite-aggregation', (), '`spread` must be at least 2'),
+    ('dpa', ('--hash', 'md5'), '`hash` must be one of pixel-sum, blake2'),
+    ('dpa', ('--learner', 'forest'), '`learner` must be one of mlp, nearest-neighbour'),
+    ('dpa', ('--learner-parameters', 'hidden', 8), 'nearest-neighbour has no parameter hidden'),
+    ('dpa', ('--evenly', 501), '`evenly`=501 exceeds the 500'),
+  ],
+)
+def test_errors_are_one_line(command, data_dir, tmp_path, method, options, said):
+  out = tmp_path / 'out'
+  done = command('poison', method, *SMALL, *options, '--data-dir', data_dir, '--out', out)
+  assert done.code == 2 and said in done.err and len(done.err.splitlines()) == 1
+  assert not out.exists()
+
+
+def test_a_damaged_group_is_named(command, dpa, data_dir, tmp_path):
+  for path in dpa.iterdir():
+    if path.suffix in ('.json', '.npz'):
+      (tmp_path / path.name).write_bytes(path.read_bytes())
+  (tmp_path / 'members-000008.npz').write_bytes(b'PK\3\4 not a whole file')
+  done = command('poison', 'dpa', *SMALL, '--data-dir', data_dir, '--out', tmp_path)
+  assert done.code == 2 and 'members-000008.npz is damaged' in done.err
