@@ -25,8 +25,8 @@ import numpy as np
 from certjax import certify, models, parallel, smoothing
 
 NUM_PIXELS, KEEP, MASKS = 784, 45, 1000
-SHAPE, WIDTH, NUM_IMAGES, CHUNK, THETA = (28, 28, 1), 2, 50, 1000, 0.2
-BATCHES = (7, 14, 28, 140, 1400)  # Views a forward pass of PyTorch's loop.
+SHAPE, WIDTH, NUM_IMAGES, CHUNK, THETA = (28, 28, 1), 2, 100, 280, 0.2
+BATCHES = (28, 140, 280, 700, 1400)  # Views a forward pass of PyTorch's loop.
 
 
 def masks(torch):
