@@ -9,6 +9,7 @@ from certjax.models._derandomized_cnn import DerandomizedCNN
 from certjax.models._feed_forward import FEED_FORWARD, FeedForward
 from certjax.models._imagenet_resnet import ImageNetResNet
 from certjax.models._kw_large import KWLarge
+from certjax.models._lee_cnn import LeeCNN
 from certjax.models._lip_convnet import LipConvNet
 from certjax.models._lipnext import LipNeXt
 from certjax.models._mlp import MLP, SMOOTH_MLPS
@@ -29,6 +30,7 @@ REGISTRY = {
   'digits-cnn': DigitsCNN,
   'mnist-cnn': MnistCNN,
   'derandomized-cnn': DerandomizedCNN,
+  'lee-cnn': LeeCNN,
   **{name: functools.partial(FeedForward, **fields) for name, fields in FEED_FORWARD.items()},
   'wasserstein-cnn': functools.partial(
     FeedForward, **FEED_FORWARD['kw-mnist']

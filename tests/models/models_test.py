@@ -26,6 +26,8 @@ def size(module, shape):
     ('mnist-cnn', (28, 28, 1), 166_406),  # Wong & Kolter's MNIST network.
     ('digits-cnn', (8, 8, 1), 38_282),
     ('derandomized-cnn', (28, 28, 2), 117_366),
+    ('lee-cnn', (28, 28, 1), 431_080),
+    ('resnet18', (32, 32, 6), 11_175_690),  # Levine & Feizi's, of images beside their negatives.
   ],
 )
 def test_number_of_parameters(name, shape, expected):
