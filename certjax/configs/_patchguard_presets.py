@@ -52,7 +52,7 @@ PATCHGUARD_PRESETS = {
     _IMAGENET,
   ),
   'patchguard-mnist-quick': (
-    'The same on MNIST for patches of 5 pixels: a small BagNet of receptive field 9, 6 epochs: 5 minutes on '
+    'The same on MNIST for patches of 5 pixels: a small BagNet of receptive field 9, 6 epochs: 10 minutes on '
     '2 CPU cores.',
     _MNIST,
   ),
