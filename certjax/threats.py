@@ -150,9 +150,7 @@ def l1(eps) -> Threat:
   def sample(key, x):
     key_direction, key_length = jax.random.split(key)
     direction = jax.random.laplace(key_direction, x.shape, x.dtype)
-    rest = jax.random.exponential(
-      key_length, (), x.dtype
-    )  # With it the law is uniform in the ball.
+    rest = jax.random.exponential(key_length, (), x.dtype)  # Makes the law uniform in the ball.
     return project(x, x + eps * direction / (jnp.sum(jnp.abs(direction)) + rest))
 
   def steepest(gradient):

@@ -56,6 +56,8 @@ LAZY_NAMES = {  # Names of `certjax.certify` that live at level 1.
   'patch_from_counts': 'certify._patch_votes',
   'patch_from_votes': 'certify._patch_votes',
   'windows_met': 'certify._patch_votes',
+  'patch_from_places': 'certify._patch_votes',
+  'windows_at_places': 'certify._patch_votes',
   'cells_met': 'certify._masking',
   'patch_from_clipping': 'certify._masking',
   'patch_from_masking': 'certify._masking',

@@ -38,12 +38,9 @@ def wright_omega(z):
     Corless & Jeffrey 2002, The Wright omega function.
   """
   z = jnp.asarray(z)
-  small = jnp.where(
-    z > -jnp.inf, jnp.minimum(z, 1), -1
-  )  # Newton for log y: no overflow, all digits.
-  large = jnp.where(
-    z < jnp.inf, jnp.maximum(z, 1), 1
-  )  # Newton for y: log y would lose digits of y.
+  # Below 1 Newton for log y, which cannot overflow; above for y, of which log y would lose digits.
+  small = jnp.where(z > -jnp.inf, jnp.minimum(z, 1), -1)
+  large = jnp.where(z < jnp.inf, jnp.maximum(z, 1), 1)
   logarithm, y = small, large - jnp.log(large)
   for _ in range(_NEWTON_STEPS):
     exponential = jnp.exp(logarithm)

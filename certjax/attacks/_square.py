@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from certjax.attacks._loss import margin
+from certjax.attacks._patch_pgd import _inside
 from certjax.attacks._sparse_rs import _search
 
 _LIMITS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # Queries after which p is halved,
@@ -92,7 +93,7 @@ def _linf(eps, shape, share):
 
   def propose(key, x, signs, side):
     key_place, key_colour = jax.random.split(key)
-    inside = _window(_place(key_place, side, shape), side, shape)
+    inside = _inside(_place(key_place, side, shape), side, shape)
     colour = jax.random.rademacher(key_colour, (1, 1, channels), x.dtype)
     return jnp.where(inside, colour, signs)
 
@@ -125,8 +126,8 @@ def _exchange(eps, table, key, x, delta, which, side):
   key_to, key_from, key_turn, key_sign = jax.random.split(key, 4)
   delta, channels = jnp.clip(x + delta, 0, 1) - x, x.shape[2]
   place = _place(key_to, side, x.shape)
-  to = _window(place, side, x.shape)
-  emptied = _window(_place(key_from, side, x.shape), side, x.shape)
+  to = _inside(place, side, x.shape)
+  emptied = _inside(_place(key_from, side, x.shape), side, x.shape)
   bumps = jnp.asarray(table, x.dtype)[which]
   bumps = jnp.where(jax.random.bernoulli(key_turn), bumps.T, bumps)
   canvas = jnp.zeros((x.shape[0] + len(bumps), x.shape[1] + len(bumps)), x.dtype)
@@ -181,16 +182,6 @@ def _of_length(length, values, axes):
 def _place(key, side, shape):
   most = jnp.array(shape[:2], jnp.int32) - side
   return jax.random.randint(key, (2,), 0, most + 1, jnp.int32)
-
-
-def _window(place, side, shape):
-  """bool[H, W, 1], the square of that side whose first pixel is `place`."""
-  inside = (
-    (at >= first) & (at < first + side)
-    for at, first in zip((jnp.arange(n, dtype=jnp.int32) for n in shape[:2]), place, strict=True)
-  )
-  rows, columns = inside
-  return (rows[:, None] & columns[None, :])[..., None]
 
 
 _NORMS = {'linf': _linf, 'l2': _l2}

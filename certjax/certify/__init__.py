@@ -21,6 +21,8 @@ _HOME = {
   'tolerance_met': '_confidence_sequence',
   'patch_from_counts': '_patch_votes',
   'patch_from_votes': '_patch_votes',
+  'patch_from_places': '_patch_votes',
+  'windows_at_places': '_patch_votes',
   'windows_met': '_patch_votes',
   'cells_met': '_masking',
   'patch_from_clipping': '_masking',

@@ -94,16 +94,88 @@ def patch_from_votes(votes, *, positions, windows, patch) -> Certificate:
   counts = votes.sum(axis=-2, dtype=np.int64)
   label = _winner(counts)
   grid = votes.reshape(*votes.shape[:-2], *positions, votes.shape[-1])
-  radius = np.zeros(label.shape, np.int64)
-  for side in range(1, patch + 1):
+
+  def places(side):
     inside, met = grid, 1
-    for axis, (places, window) in enumerate(zip(positions, windows, strict=True)):
-      inside = _sums(inside, axis - 3, side, window, places)
-      met *= windows_met(side, window, places)
-    inside = inside.reshape(*label.shape, -1, counts.shape[-1])
-    lead = _lead(counts[..., None, :] - inside, label[..., None]).min(axis=-1)
+    for axis, (starts, window) in enumerate(zip(positions, windows, strict=True)):
+      inside = _sums(inside, axis - 3, side, window, starts)
+      met *= windows_met(side, window, starts)
+    return inside.reshape(*label.shape, -1, counts.shape[-1]), met
+
+  return _place_by_place(counts, label, map(places, range(1, patch + 1)))
+
+
+def windows_at_places(patch, window, length, stride):
+  """Which windows along one axis a patch meets, where windows start at 0, stride, 2 stride, ...
+
+  The number of the papers, ceil((patch + window - 1) / stride), is too small where the stride does not
+  divide the axis and windows wrap around its end: then it depends on the place.
+
+  Args:
+    patch, window, stride: in pixels.
+    length: of the axis; a window that spans it is the only one.
+
+  Returns:
+    bool[N, ceil(length / stride)], a row for each place of the patch in the image; places that meet the
+    same windows are one row.
+
+  Example:
+    >>> int(windows_at_places(32, 19, 224, 10).sum(axis=1).max())
+    6
+  """
+  positions = 1 if window == length else -(-length // stride)
+  first = np.arange(positions)[:, None] * stride
+  shows = (np.arange(length) - first) % length < window
+  total = np.pad(np.cumsum(shows, axis=1), ((0, 0), (1, 0)))
+  return np.unique((total[:, patch:] > total[:, :-patch]).T, axis=0)
+
+
+def patch_from_places(votes, *, met) -> Certificate:
+  """`patch_from_votes`, for windows that a patch meets in different numbers at different places.
+
+  Args:
+    votes: bool[..., V, K], as there.
+    met: for a patch of side 1, 2, ...: which rows and which columns of windows it meets, bool[N, rows] and
+      bool[M, columns], as `windows_at_places`.
+
+  Returns:
+    A `Certificate`, as `patch_from_votes`.
+
+  Example:
+    >>> votes = np.ones((1, 4, 1), bool) & [True, False]
+    >>> met = [(np.ones((1, 1), bool), windows_at_places(side, 2, 8, 2)) for side in (1, 2, 3, 4)]
+    >>> patch_from_places(votes, met=met)
+    Certificate(label=array([0]), radius=array([3.]))
+  """
+  votes = np.asarray(votes, bool)
+  counts = votes.sum(axis=-2, dtype=np.int64)
+  label = _winner(counts)
+
+  def places(axes):
+    rows, columns = (axis.astype(np.int64) for axis in axes)
+    grid = votes.reshape(*label.shape, rows.shape[1], columns.shape[1], -1).astype(np.int64)
+    inside = np.einsum('nr,...rck->...nck', rows, grid)
+    inside = np.einsum('mc,...nck->...nmk', columns, inside)
+    given = np.multiply.outer(rows.sum(axis=1), columns.sum(axis=1)).ravel()
+    return inside.reshape(*label.shape, -1, counts.shape[-1]), given
+
+  return _place_by_place(counts, label, map(places, met))
+
+
+def _place_by_place(counts, label, sides):
+  """The largest side whose patches leave the label a lead, wherever they lie.
+
+  Args:
+    counts: int64[..., K].
+    label: int64[...].
+    sides: for a patch of side 1, 2, ... and its places: the votes of the windows met, int64[..., P, K], and
+      how many windows these are.
+  """
+  radius = np.zeros(label.shape, np.int64)
+  for side, (inside, met) in enumerate(sides, 1):
+    kept = (_lead(counts[..., None, :] - inside, label[..., None]) >= met).all(axis=-1)
     # A patch contains the smaller ones: what one of them turns, it turns.
-    radius = np.where((radius == side - 1) & (lead >= met), side, radius)
+    radius = np.where((radius == side - 1) & kept, side, radius)
     if (radius < side).all():
       break
   return _proved(counts, label, radius)

@@ -14,7 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from certjax.certify import certificate, patch_from_counts, patch_from_votes, windows_met
+from certjax.certify import (
+  patch_from_counts,
+  patch_from_places,
+  patch_from_votes,
+  windows_at_places,
+  windows_met,
+)
 from certjax.smoothing._protocol import Views, image_shape
 
 _THETA = 0.2  # Of the authors' scripts.
@@ -65,53 +71,12 @@ def _rule(positions, windows, stride, patch, shape, per_location):
     where = {'positions': positions, 'windows': windows, 'patch': patch}
     by_votes = functools.partial(patch_from_votes, **where)
   else:
-    axes = list(zip(shape, windows, positions, strict=False))
-    met = [[_windows_met(*axis, stride, side) for axis in axes] for side in sides]
+    axes = list(zip(windows, shape, strict=False))
+    met = [[windows_at_places(side, *axis, stride) for axis in axes] for side in sides]
     # The most over both axes at once, since a place of the patch is any pair of places.
     affected = [math.prod(int(axis.sum(axis=1).max()) for axis in both) for both in met]
-    by_votes = functools.partial(_from_votes, met=met, affected=affected)
+    by_votes = functools.partial(patch_from_places, met=met)
   return by_votes if per_location else functools.partial(patch_from_counts, affected=affected)
-
-
-def _windows_met(length, window, positions, stride, patch):
-  """bool[N, positions], the windows along an axis that a patch meets, at each place in the image.
-
-  Places that meet the same windows are one row. ceil((patch + window - 1) / stride), the number of the
-  papers, is too small where the stride does not divide the axis and windows wrap around its end.
-  """
-  first = np.arange(positions)[:, None] * stride
-  shows = (np.arange(length) - first) % length < window
-  total = np.pad(np.cumsum(shows, axis=1), ((0, 0), (1, 0)))
-  return np.unique((total[:, patch:] > total[:, :-patch]).T, axis=0)
-
-
-def _from_votes(votes, *, met, affected):
-  """`patch_from_votes` for windows that a patch meets in different numbers at different places.
-
-  Args:
-    votes: bool[..., V, K].
-    met: for each side of a patch the windows met, bool[N, rows] and bool[M, columns].
-    affected: the most windows that a patch of each side meets.
-  """
-  votes = np.asarray(votes, bool)
-  counts = votes.sum(axis=-2, dtype=np.int64)
-  proof = patch_from_counts(counts, affected)
-  rival = np.arange(counts.shape[-1])
-  own = rival == np.maximum(proof.label, 0)[..., None]
-  radius = np.zeros(proof.label.shape, np.int64)
-  for side, (rows, columns) in enumerate(met, 1):
-    grid = votes.reshape(*votes.shape[:-2], rows.shape[1], columns.shape[1], -1).astype(np.int64)
-    inside = np.einsum('nr,...rck->...nck', rows.astype(np.int64), grid)
-    inside = np.einsum('mc,...nck->...nmk', columns.astype(np.int64), inside)
-    left = counts[..., None, None, :] - inside
-    given = np.multiply.outer(rows.sum(axis=1), columns.sum(axis=1))
-    ours = np.where(own[..., None, None, :], left, 0).sum(axis=-1, keepdims=True)
-    theirs = left + given[..., None] + (rival < proof.label[..., None])[..., None, None, :]
-    kept = (own[..., None, None, :] | (theirs <= ours)).all(axis=(-3, -2, -1))
-    radius = np.where((radius == side - 1) & kept, side, radius)
-    if (radius < side).all():
-      break
-  return certificate(proof.label, radius)
 
 
 def check_shape(shape) -> tuple:

@@ -103,7 +103,7 @@ def test_one_exchange_in_l2():
   for key, new in zip(keys, np.asarray(exchange(keys)), strict=True):
     np.testing.assert_allclose(np.linalg.norm(new), 0.2, rtol=1e-5)
     to, away = (
-      np.asarray(_square._window(_square._place(part, side, shape), side, shape))
+      np.asarray(_square._inside(_square._place(part, side, shape), side, shape))
       for part in jax.random.split(key, 4)[:2]
     )
     outside = np.broadcast_to(~to & ~away, shape) & (np.abs(delta) > 1e-3)
