@@ -15,7 +15,8 @@ import common
 
 SHOWN = (30, 40, 45, 50, 60, 80)
 IMAGES, SELECTION, SAMPLES, ALPHA = 500, 100, 1_000, 0.05
-PUBLISHED = {30: 7, 40: 8, 45: 8, 50: 7, 60: 7, 80: 5}  # Medians of Levine & Feizi 2020, N = 10,000.
+# Medians of Levine & Feizi 2020, N = 10,000.
+PUBLISHED = {30: 7, 40: 8, 45: 8, 50: 7, 60: 7, 80: 5}
 
 
 def main():
