@@ -4,8 +4,9 @@
 
 One command trains the preset ablation-mnist-quick (6 of the paper's 400 epochs, seed 0) for each number of shown
 pixels, certifies 500 evenly spaced test images with N0 = 100, N = 1,000 and alpha = 0.05, and predicts them
-with 1,000 samples. Resumes. The same at 2 epochs and 200 images is in ablation_mnist.py: this run was asked for
-because the peak was not resolved there. The settings stood before the run.
+with 1,000 samples. Resumes. The same at 2 epochs, 200 images and seven values is in ablation_mnist.py: this run
+was asked for because the peak was not resolved there. The settings stood before the run, but for 40, 50 and 80,
+which were left out, for time, before a second model was trained.
 """
 
 import argparse
@@ -13,10 +14,10 @@ import pathlib
 
 import common
 
-SHOWN = (30, 40, 45, 50, 60, 80)
+SHOWN = (30, 45, 60)
 IMAGES, SELECTION, SAMPLES, ALPHA = 500, 100, 1_000, 0.05
 # Medians of Levine & Feizi 2020, N = 10,000.
-PUBLISHED = {30: 7, 40: 8, 45: 8, 50: 7, 60: 7, 80: 5}
+PUBLISHED = {30: 7, 45: 8, 60: 7}
 
 
 def main():
