@@ -1,12 +1,16 @@
 """Attacks: one factory a file, each returns `(key, model_fn, x, y) -> x_adv`."""
 
 from certjax.attacks._apgd import apgd
+from certjax.attacks._carlini_wagner import carlini_wagner
 from certjax.attacks._corner_search import corner_search
 from certjax.attacks._cra import Worst, cra, worst_in_ball
 from certjax.attacks._ddn import ddn
 from certjax.attacks._deepfool import deepfool
+from certjax.attacks._eot import eot, eot_pgd
 from certjax.attacks._expected import expected
+from certjax.attacks._fab import fab
 from certjax.attacks._fgsm import fgsm
+from certjax.attacks._fmn import fmn
 from certjax.attacks._jsma import jsma
 from certjax.attacks._loss import (
   cross_entropy,
@@ -16,6 +20,7 @@ from certjax.attacks._loss import (
   margin,
   margin_targeted,
 )
+from certjax.attacks._optimizer_pgd import momentum_pgd, optimizer_pgd
 from certjax.attacks._patch_pgd import mean_of_views, patch_pgd
 from certjax.attacks._pgd import pgd
 from certjax.attacks._pgd0 import pgd0
@@ -29,6 +34,7 @@ __all__ = [
   'Sparse',
   'Worst',
   'apgd',
+  'carlini_wagner',
   'corner_search',
   'cra',
   'cross_entropy',
@@ -37,12 +43,18 @@ __all__ = [
   'deepfool',
   'dlr',
   'dlr_targeted',
+  'eot',
+  'eot_pgd',
   'expected',
+  'fab',
   'fgsm',
+  'fmn',
   'jsma',
   'margin',
   'margin_targeted',
   'mean_of_views',
+  'momentum_pgd',
+  'optimizer_pgd',
   'patch_pgd',
   'pgd',
   'pgd0',

@@ -1,10 +1,11 @@
 """APGD (Croce & Hein 2020): projected gradient ascent that chooses its step sizes.
 
 The step is halved, and the search goes back to its best point, where a stretch of steps brought too
-little. One trace: a scan over the runs, and in it a scan over the steps; each costs one forward
-and one backward pass.
+little. In L1 the steps are sparse (`_apgd_l1.py`). One trace: a scan over the runs, and in it a scan over
+the steps; each costs one forward and one backward pass.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from certjax.attacks import _apgd_l1
 from certjax.attacks._loss import cross_entropy, dlr_targeted, margin, margin_targeted
 from certjax.attacks._pgd import _keep, row_keys
 
@@ -21,34 +23,43 @@ _MOMENTUM = 0.75  # Share of the new step; the rest repeats the last one.
 _FIRST_STEP = 2.0  # Of eps.
 
 
-def apgd(threat, *, num_steps=100, num_restarts=1, loss=None, targets=None):
+def apgd(threat, *, num_steps=100, num_restarts=1, loss=None, targets=None, large_eps=False):
   """Ascends the loss with momentum and step sizes that fall where the ascent stalls.
 
     z       = project(x, x_t + step_t * steepest(g_t))
     x_{t+1} = project(x, x_t + a (z - x_t) + (1 - a) (x_t - x_{t-1})),  a = .75, at first 1
 
-  from step_0 = 2 eps. At the checkpoints (steps 22, 41, 57, 70, 80, 87, 93, 99 of 100) the step is
-  halved, and x_t becomes the best point of the run, if the loss rose in at most 3/4 of the steps since
-  the last checkpoint, or if the step was kept there and the best loss is still the same. Runs start
-  from random points of the border.
+  in L_inf and L2, from step_0 = 2 eps. At the checkpoints (steps 22, 41, 57, 70, 80, 87, 93, 99 of 100) the
+  step is halved, and x_t becomes the best point of the run, if the loss rose in at most 3/4 of the steps
+  since the last checkpoint, or if the step was kept there and the best loss is still the same. Runs
+  start from random points of the border.
+
+  L1: without momentum; a step of length step_t moves the k_t values of largest |g_t|, each by as much, of
+  those that [0, 1] does not hold back. From k_0 = .2 times all values and step_0 = eps. At a checkpoint,
+  every 4% of the steps, k becomes the number of values in which the best point differs from x, divided
+  by 1.5. If that number fell by more than 5% since the last one, the step is eps again and x_t becomes the
+  best point; else the step is divided by 1.5, down to eps / 10. Runs start from Gaussian noise, projected.
 
   Args:
-    threat: an L_inf or L2 `Threat`.
+    threat: an L_inf, L2 or L1 `Threat`.
     num_steps: static number of steps of a run.
     num_restarts: static number of runs (to each target).
     loss: `(logits[K], y) -> scalar`, made large; with `targets` `(logits[K], y, target) -> scalar`.
       Default: `attacks.cross_entropy`, and `attacks.dlr_targeted`, for which fewer than 4 classes get
       `attacks.margin_targeted`. `attacks.dlr` needs 3 classes.
     targets: None, or how many other classes to aim at, one a run: those of the largest logits at x, at
-      most K - 1. The authors' targeted attack, APGD-T, takes 9.
+      most K - 1. The authors' targeted attack, APGD-T, takes 9, in L1 5.
+    large_eps: in L1: 30% of the steps are taken in the ball of 3 eps, 30% in that of 2 eps, the rest in the
+      threat's own; each search starts from the best point of the one before, projected.
 
   Returns:
     An `Attack`: of all points visited, x among them, the one with the largest `attacks.margin`, so a
     misclassified one if there was any. It costs, for each restart and target, `num_steps` + 1
-    forward and backward passes.
+    forward and backward passes, with `large_eps` + 3.
 
   Raises:
-    ValueError: for another norm, a negative `num_steps`, or `num_restarts` or `targets` below 1.
+    ValueError: for another norm, a negative `num_steps`, `num_restarts` or `targets` below 1, or
+      `large_eps` outside of L1.
 
   Example:
     >>> from certjax import threats
@@ -58,16 +69,18 @@ def apgd(threat, *, num_steps=100, num_restarts=1, loss=None, targets=None):
     [[0.25, 0.25]]
 
   References:
-    Croce & Hein 2020 (arXiv:2003.01690), Algorithm 1 and section 5.
+    Croce & Hein 2020 (arXiv:2003.01690), Algorithm 1 and section 5; in L1 Croce & Hein 2021
+    (arXiv:2103.01208), section 4.
   """
-  _check(threat, num_steps, num_restarts, targets)
+  _check(threat, num_steps, num_restarts, targets, large_eps)
   # Deviation: the point that is kept has the largest margin, whatever loss is climbed: runs to several
   # targets have no loss in common. Published: any misclassified one.
 
   def attack(key, model_fn, x, y):
     keys, logits = row_keys(key, len(x)), model_fn(x)
     goals, each_loss = _goals(logits, y, loss, targets)
-    advance = jax.vmap(_advance, (None, None, 0, 0, 0, 0))
+    start, move, schedule = _SEARCHES[threat.norm](threat, num_steps, large_eps, x.dtype)
+    advance = jax.vmap(move, (None, 0, 0, 0, 0))
 
     def run(best, entry):
       number, goal = entry
@@ -80,12 +93,11 @@ def apgd(threat, *, num_steps=100, num_restarts=1, loss=None, targets=None):
       def step(carry, entry):
         state, best = carry
         gradient, (value, score) = jax.grad(judge, has_aux=True)(state.point)
-        best = _keep(best, (state.point, score))
-        return (advance(threat, entry, x, state, value, gradient), best), None
+        best = _keep(best, (state.point, jnp.where(entry[0], score, -jnp.inf)))
+        return (advance(entry[1], x, state, value, gradient), best), None
 
-      start = jax.vmap(_border, (None, 0, 0))(threat, _fold(keys, number), x)
-      state = jax.vmap(_begin, (None, 0))(threat, start)
-      return lax.scan(step, (state, best), _schedule(num_steps, x.dtype))[0][1], None
+      state = jax.vmap(start)(_fold(keys, number), x)
+      return lax.scan(step, (state, best), schedule)[0][1], None
 
     numbers = jnp.arange(num_restarts * len(goals), dtype=jnp.uint32)
     goals = jnp.tile(goals, (num_restarts, 1))
@@ -159,7 +171,7 @@ def _uniform(key, shape, dtype):
   return jax.random.uniform(key, shape, dtype, -1, 1)
 
 
-_NOISE = {'linf': _uniform, 'l2': jax.random.normal}
+_NOISE = {'linf': _uniform, 'l2': jax.random.normal, 'l1': jax.random.normal}
 
 
 def checkpoints(num_steps):
@@ -188,20 +200,48 @@ def _goals(logits, y, loss, targets):
     return jnp.zeros((1, len(y)), jnp.int32), lambda logits, y, goal: plain(logits, y)
   if loss is None:
     loss = dlr_targeted if classes >= 4 else margin_targeted
+  return _rivals(logits, y, targets), jax.vmap(loss)
+
+
+def _rivals(logits, y, number):
+  """int32[min(number, K - 1), B], the classes but y of the largest logits."""
+  classes = logits.shape[1]
   own = jnp.arange(classes, dtype=y.dtype)[None, :] == y[:, None]
-  rivals = lax.top_k(jnp.where(own, -jnp.inf, logits), min(targets, classes - 1))[1]
-  return rivals.T.astype(jnp.int32), jax.vmap(loss)
+  rivals = lax.top_k(jnp.where(own, -jnp.inf, logits), min(number, classes - 1))[1]
+  return rivals.T.astype(jnp.int32)
+
+
+def _dense(threat, num_steps, large_eps, dtype):
+  """The first state of an image, the step to the next one, and for each point whether it may be returned,
+  and the entry of the step."""
+  del large_eps
+  start = lambda key, x: _begin(threat, _border(threat, key, x))
+  kept = jnp.ones(num_steps + 1, bool)
+  return start, functools.partial(_advance, threat), (kept, _schedule(num_steps, dtype))
+
+
+def _sparse(threat, num_steps, large_eps, dtype):
+  kept, entries, first = _apgd_l1.schedule(num_steps, large_eps, dtype)
+  start = functools.partial(_apgd_l1.start, threat.eps, first)
+  return start, functools.partial(_apgd_l1.advance, threat.eps), (kept, entries)
+
+
+_SEARCHES = {'linf': _dense, 'l2': _dense, 'l1': _sparse}
 
 
 def _fold(keys, number):
   return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
 
-def _check(threat, num_steps, num_restarts, targets):
-  if threat.norm not in _NOISE:
+def _check(threat, num_steps, num_restarts, targets, large_eps):
+  if threat.norm not in _SEARCHES:
     raise ValueError(
-      f'`threat` must be one of {", ".join(_NOISE)}, got {threat.norm!r}: its steps are dense (use '
-      f'attacks.pgd, or attacks.pgd0 for few pixels).'
+      f'`threat` must be one of {", ".join(_SEARCHES)}, got {threat.norm!r}: use attacks.pgd, or '
+      f'attacks.pgd0 for few pixels.'
+    )
+  if large_eps and threat.norm != 'l1':
+    raise ValueError(
+      f'`large_eps` is a schedule for L1, got a threat in {threat.norm!r}: leave it False.'
     )
   if num_steps < 0 or num_restarts < 1:
     raise ValueError(

@@ -232,7 +232,12 @@ def test_nan_gradients_leave_a_feasible_point():
 @pytest.mark.parametrize(
   'threat, options, message',
   [
-    (threats.l0(3), {}, "`threat` must be one of linf, l2, got 'l0'"),
+    (threats.l0(3), {}, "`threat` must be one of linf, l2, l1, got 'l0'"),
+    (
+      threats.l2(0.1),
+      {'large_eps': True},
+      "`large_eps` is a schedule for L1, got a threat in 'l2'",
+    ),
     (threats.l2(0.1), {'num_steps': -1}, 'got num_steps=-1, num_restarts=1'),
     (threats.l2(0.1), {'num_restarts': 0}, '`num_restarts` at least 1, got'),
     (threats.l2(0.1), {'targets': 0}, '`targets` must be at least 1, or None'),

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from certjax import attacks, certify, data, smoothing, testing, threats, train
@@ -144,3 +145,114 @@ def test_attack_check_sees_faults():
   )
   with pytest.raises(AssertionError, match='worse than the image'):
     testing.check_attack(backwards, threats.l2, linear, x, y)
+
+
+def wavy(x):
+  """Many local maxima: where a run ends depends on where it starts."""
+  flat = x.reshape(len(x), -1)
+  return jnp.stack([jnp.zeros(len(x)), jnp.sin(25 * flat).sum(axis=1)], axis=1)
+
+
+def test_restarts_keep_the_best_run():
+  x, keys = batch()[0], jax.random.split(jax.random.key(3), 4)
+  y = jnp.zeros(4, jnp.int32)
+  options = dict(step_size=0.02, num_steps=3, loss=attacks.margin)
+  one = attacks.pgd(threats.linf(0.2), **options)
+  many = attacks.pgd(threats.linf(0.2), num_restarts=4, **options)
+  fold = lambda run: jax.vmap(jax.random.fold_in, (0, None))(keys, jnp.uint32(run))
+  ends = [np.asarray(wavy(one(fold(run), wavy, x, y))[:, 1]) for run in range(4)]
+  found = np.asarray(wavy(many(keys, wavy, x, y))[:, 1])
+  np.testing.assert_allclose(found, np.max(ends, axis=0), rtol=1e-5)
+  assert (found > ends[0] + 0.1).any()
+
+
+VARIANTS = {
+  'sgd': lambda threat: attacks.optimizer_pgd(threat, optimizer=optax.sgd(10.0), num_steps=4),
+  'adam': lambda threat: attacks.optimizer_pgd(threat, optimizer=optax.adam(0.1), num_steps=4),
+  'momentum': lambda threat: attacks.momentum_pgd(threat, step_size=0.1, num_steps=2),
+  'targets': lambda threat: attacks.optimizer_pgd(
+    threat,
+    optimizer=optax.sgd(1.0),
+    step_size=0.2,
+    num_steps=2,
+    num_restarts=2,
+    targets=5,
+  ),
+}
+DUALS = {'linf': 1, 'l2': 2, 'l1': np.inf}
+
+
+@pytest.mark.parametrize(
+  'name, norm',
+  [('sgd', 'l2'), ('sgd', 'l1'), ('adam', 'linf'), ('momentum', 'l2'), ('momentum', 'l1')]
+  + [('targets', 'linf')],
+)
+def test_variants_reach_the_linear_optimum(name, norm):
+  x, y = batch()
+  attack = VARIANTS[name](getattr(threats, norm)(0.2))
+  x_adv = jax.jit(lambda x, y: attack(jax.random.key(0), linear, x, y))(x, y)
+  drop = np.abs(np.asarray(linear(x)[:, 0] - linear(x_adv)[:, 0]))
+  np.testing.assert_allclose(drop, 0.2 * np.linalg.norm(W, DUALS[norm]), rtol=1e-3)
+
+
+@pytest.mark.parametrize('name', ['adam', 'momentum'])
+def test_protocol_of_variants(name):
+  testing.check_attack(VARIANTS[name], threats.linf, linear, *batch(), score=attacks.margin)
+
+
+def test_momentum_is_the_sum_of_normalised_gradients():
+  """In numpy, on a bent model, where plain steps go elsewhere."""
+  x, y = batch(1)[0], jnp.zeros(1, jnp.int32)
+  options = dict(step_size=0.05, num_steps=2, loss=attacks.margin)
+  x_adv = attacks.momentum_pgd(threats.l2(0.4), momentum=0.5, **options)(
+    jax.random.key(0), wavy, x, y
+  )
+  point, total = np.float64(x[0]), 0
+  for _ in range(2):
+    gradient = 25 * np.cos(25 * point)
+    total = 0.5 * total + gradient / np.abs(gradient).sum()
+    point = point + 0.05 * total / np.linalg.norm(total)
+  np.testing.assert_allclose(x_adv[0], point, atol=1e-5)
+  plain = attacks.pgd(threats.l2(0.4), random_start=False, **options)
+  assert np.abs(np.asarray(plain(jax.random.key(0), wavy, x, y) - x_adv)).max() > 1e-3
+
+
+def test_targets_find_what_one_loss_misses():
+  """The runner-up is a dead end: its logit has a plateau below that of y; the third class does not."""
+
+  def model_fn(x):
+    s = x.reshape(len(x), -1).sum(axis=1)
+    near = 1.9 + 0.05 * jnp.tanh(100 * (s - 6.02))
+    return jnp.stack([jnp.full_like(s, 2.0), near, 8.0 - s, jnp.full_like(s, -9.0)], axis=1)
+
+  x, y = jnp.full((1, 2, 2, 3), 0.52), jnp.zeros(1, jnp.int32)
+  run = lambda targets: attacks.optimizer_pgd(
+    threats.linf(0.1),
+    optimizer=optax.sgd(1.0),
+    step_size=0.02,
+    num_steps=6,
+    random_start=False,
+    loss=attacks.margin if targets is None else attacks.margin_targeted,
+    targets=targets,
+  )(jax.random.key(0), model_fn, x, y)
+  label = lambda x: int(jnp.argmax(model_fn(x), axis=1)[0])
+  assert label(run(None)) == 0 and label(run(3)) == 2
+
+
+@pytest.mark.parametrize(
+  'make, options, message',
+  [
+    (attacks.pgd, {'num_restarts': 0}, '`num_restarts` must be at least 1'),
+    (
+      attacks.pgd,
+      {'num_restarts': 2, 'random_start': False},
+      '`num_restarts`=2 runs from the same',
+    ),
+    (attacks.momentum_pgd, {'momentum': -1.0}, '`momentum` must be at least 0'),
+    (attacks.momentum_pgd, {'targets': 0}, '`targets` must be at least 1'),
+    (attacks.momentum_pgd, {'step_size': 0.0}, '`step_size` positive'),
+  ],
+)
+def test_bad_arguments_of_runs(make, options, message):
+  with pytest.raises(ValueError, match=message):
+    make(threats.l2(0.1), **{'step_size': 0.1, 'num_steps': 1, **options})

@@ -1,4 +1,4 @@
-"""Square: the published schedule and pattern, all corners, linear optimum, one exchange, protocol."""
+"""Square: the published schedule and pattern, all corners, linear optima, single exchanges, protocol."""
 
 import itertools
 
@@ -97,7 +97,7 @@ def test_one_exchange_in_l2():
   shape = (9, 8, 2)
   x, side = jnp.full(shape, 0.5), 3
   _, propose, _, _ = _square._l2(0.2, shape, np.array([0.1]))
-  delta = _square._tiles(0.2, shape, jax.random.key(0), jnp.float32)
+  delta = _square._tiles(_square._L2, 0.2, shape, jax.random.key(0), jnp.float32)
   exchange = jax.jit(jax.vmap(lambda key: propose(key, x, delta, jnp.int32(0), jnp.int32(side))))
   keys = jax.random.split(jax.random.key(1), 30)
   for key, new in zip(keys, np.asarray(exchange(keys)), strict=True):
@@ -113,9 +113,58 @@ def test_one_exchange_in_l2():
     assert (new[np.broadcast_to(to, shape)] != 0).any()
 
 
+def test_one_exchange_in_l1():
+  """Each channel's window gets three times what both windows held and what the ball left free; beyond
+  the windows nothing changes; the projection then brings all to eps, on fewer values."""
+  shape, eps = (9, 8, 2), 0.2
+  x = jnp.full(shape, 0.5)
+  begin, propose, paint, _ = _square._l1(eps, shape, np.array([0.1]))
+  old = np.asarray(0.75 * (paint(x, begin(jax.random.key(0), jnp.float32)) - x))
+  exchange = lambda key: propose(key, x, jnp.asarray(old), jnp.int32(0), jnp.int32(3))
+  both = jax.jit(jax.vmap(lambda key: (exchange(key), paint(x, exchange(key)))))
+  keys = jax.random.split(jax.random.key(1), 30)
+  for key, new, point in zip(keys, *map(np.asarray, both(keys)), strict=True):
+    to, away = (
+      np.asarray(_square._inside(_square._place(part, 3, shape), 3, shape))
+      for part in jax.random.split(key, 4)[:2]
+    )
+    free = (eps - np.abs(old).sum()) / 2
+    held = np.abs(np.where(to | away, old, 0)).sum(axis=(0, 1))
+    given = np.abs(np.where(to, new, 0)).sum(axis=(0, 1))
+    np.testing.assert_allclose(given, 3 * (free + held), rtol=1e-4)
+    beyond = np.broadcast_to(~to & ~away, shape)
+    np.testing.assert_allclose(new[beyond], old[beyond], atol=1e-7)
+    assert (new[np.broadcast_to(away & ~to, shape)] == 0).all()
+    np.testing.assert_allclose(np.abs(point - 0.5).sum(), eps, rtol=1e-4)
+    fewer = 0 < (np.abs(point - 0.5) > 1e-6).sum() < (np.abs(new) > 1e-6).sum()
+    assert fewer or np.array_equal(to, away)
+
+
+def test_l1_search_reaches_few_values():
+  """A search by squares gets at least half of the best gain of L1, eps max |w|, from few values; it
+  stays in the ball and in [0, 1], and at eps = 0 on the image."""
+  x, y = batch(4, (6, 6, 1))
+  w = np.random.default_rng(3).normal(size=36).astype(np.float32)
+  model_fn = lambda x: jnp.stack([50 + x.reshape(len(x), -1) @ w, jnp.zeros(len(x))], axis=1)
+  attack = lambda eps, x, y: attacks.square(threats.l1(eps), num_queries=400)(
+    jax.random.key(0), model_fn, x, y
+  )
+  attack = jax.jit(attack)
+  x_adv = attack(0.2, x, y)
+  assert (np.abs(x_adv - x).sum(axis=(1, 2, 3)) <= 0.2 * (1 + 1e-5)).all()
+  gain, best = margins(model_fn, x_adv, y) - margins(model_fn, x, y), 0.2 * np.abs(w).max()
+  assert (gain <= best * (1 + 1e-4)).all() and (gain >= best / 2).all()
+  assert ((np.abs(x_adv - x) > 1e-6).sum(axis=(1, 2, 3)) <= 12).all()
+  assert np.array_equal(attack(0.0, x, y), x)
+  near = attack(0.5, jnp.clip(2 * x - 0.5, 0, 1), y)
+  assert near.min() >= 0 and near.max() <= 1
+
+
 def test_first_pattern_in_l2():
   """25 tiles of an image of 32 x 32: their length is eps, and their colours are drawn apart."""
-  draw = jax.jit(jax.vmap(lambda key: _square._tiles(2.0, (32, 32, 3), key, jnp.float32)))
+  draw = jax.jit(
+    jax.vmap(lambda key: _square._tiles(_square._L2, 2.0, (32, 32, 3), key, jnp.float32))
+  )
   boards = np.asarray(draw(jax.random.split(jax.random.key(0), 20)))
   np.testing.assert_allclose(np.linalg.norm(boards.reshape(20, -1), axis=1), 2, rtol=1e-5)
   assert (boards[:, [0, 31]] == 0).all() and (boards[:, :, [0, 31]] == 0).all()
@@ -160,7 +209,7 @@ def test_windows_take_every_place():
 @pytest.mark.parametrize(
   'threat, options, message',
   [
-    (threats.l1(1.0), {}, "`threat` must be one of linf, l2, got 'l1'"),
+    (threats.l0(1), {}, "`threat` must be one of linf, l2, l1, got 'l0'"),
     (threats.l2(0.1), {'num_queries': 0}, '`num_queries` must be at least 1'),
     (threats.l2(0.1), {'p_init': 0}, r'`p_init` in \(0, 1\], got'),
   ],
@@ -173,5 +222,5 @@ def test_bad_arguments(threat, options, message):
 def test_bad_shapes():
   attack = attacks.square(threats.l2(0.1))
   for shape in ((1, 9), (1, 2, 9, 1)):
-    with pytest.raises(ValueError, match=r'`x` must be images \[B, H, W, C\], in L2 of at least 3'):
+    with pytest.raises(ValueError, match=r'`x` must be images \[B, H, W, C\], in L2 and L1 of'):
       attack(jax.random.key(0), network, jnp.zeros(shape), jnp.zeros(1, jnp.int32))
