@@ -4,6 +4,7 @@ import dataclasses
 import math
 import pathlib
 
+from certjax.configs._adversarial_presets import ADVERSARIAL_PRESETS
 from certjax.configs._levine_presets import LEVINE_PRESETS
 from certjax.configs._patchguard_presets import PATCHGUARD_PRESETS
 from certjax.configs._schema import Train
@@ -321,6 +322,7 @@ PRESETS = {
     'the ramp over 3 of their 61: minutes on 2 CPU cores.',
     _replaced_mnist('sparse-ibp-mnist', 'sparse-ibp', {'pixels': 4}),
   ),
+  **ADVERSARIAL_PRESETS,
   **LEVINE_PRESETS,
   **PATCHGUARD_PRESETS,
   **VIT_PRESETS,

@@ -1,19 +1,22 @@
 """One training step for every method; methods differ in `perturb` and `loss`."""
 
-from certjax.train._adversarial import adversarial_training, clean
+from certjax.train._adversarial import adversarial_training, clean, fast_adversarial
 from certjax.train._attack_and_bound import mtl_ibp, sabr
+from certjax.train._awp import PerturbedWeights, awp
 from certjax.train._certified import crown_ibp, diffai, ibp, wong_kolter
 from certjax.train._checkpoint import latest_step, restore, save
 from certjax.train._consistency import consistency
 from certjax.train._copies import Objective, augmented
 from certjax.train._curvature import crt
+from certjax.train._free import Replayed, Replays, free_adversarial
 from certjax.train._lipschitz import lipschitz, multi_margin
 from certjax.train._loop import fit
 from certjax.train._losses import cross_entropy
 from certjax.train._macer import macer
+from certjax.train._mart import mart
 from certjax.train._masked_features import masked_features
 from certjax.train._metrics import open_metrics
-from certjax.train._objectives import CERTIFIED, OBJECTIVES, REPLACED, objective
+from certjax.train._objectives import ATTACKED, CERTIFIED, OBJECTIVES, REPLACED, objective
 from certjax.train._optimizer import optimizer, schedule
 from certjax.train._patch import patch_ibp, sparse_ibp
 from certjax.train._perturb import adversarial
@@ -23,26 +26,34 @@ from certjax.train._smoothadv import smooth_adv
 from certjax.train._smoothmix import Mixed, smooth_mix
 from certjax.train._stability import stability
 from certjax.train._step import TrainState, init_state, make_step
+from certjax.train._trades import trades
 
 __all__ = [
+  'ATTACKED',
   'CERTIFIED',
   'DEFAULT_EPS',
   'OBJECTIVES',
   'Mixed',
   'REPLACED',
   'Objective',
+  'PerturbedWeights',
+  'Replayed',
+  'Replays',
   'TrainState',
   'TrainedRun',
   'adversarial',
   'adversarial_training',
   'augmented',
+  'awp',
   'clean',
   'consistency',
   'crown_ibp',
   'cross_entropy',
   'crt',
   'diffai',
+  'fast_adversarial',
   'fit',
+  'free_adversarial',
   'ibp',
   'init_state',
   'latest_step',
@@ -50,6 +61,7 @@ __all__ = [
   'load_run',
   'macer',
   'make_step',
+  'mart',
   'masked_features',
   'mtl_ibp',
   'multi_margin',
@@ -68,5 +80,6 @@ __all__ = [
   'smooth_ramp',
   'sparse_ibp',
   'stability',
+  'trades',
   'wong_kolter',
 ]

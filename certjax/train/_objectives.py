@@ -4,20 +4,23 @@ import functools
 import inspect
 
 from certjax import threats
-from certjax.train._adversarial import adversarial_training, clean
+from certjax.train._adversarial import adversarial_training, clean, fast_adversarial
 from certjax.train._attack_and_bound import mtl_ibp, sabr
 from certjax.train._certified import crown_ibp, diffai, ibp, wong_kolter
 from certjax.train._consistency import consistency
 from certjax.train._copies import augmented
 from certjax.train._curvature import crt
+from certjax.train._free import free_adversarial
 from certjax.train._lipschitz import lipschitz, multi_margin
 from certjax.train._losses import cross_entropy
 from certjax.train._macer import macer
+from certjax.train._mart import mart
 from certjax.train._masked_features import masked_features
 from certjax.train._patch import DEFAULT_PIXELS, DEFAULT_SIDE, patch_ibp, sparse_ibp
 from certjax.train._smoothadv import smooth_adv
 from certjax.train._smoothmix import smooth_mix
 from certjax.train._stability import stability
+from certjax.train._trades import trades
 
 OBJECTIVES = {
   'noise': augmented,
@@ -33,6 +36,13 @@ OBJECTIVES = {
   'clean': clean,
   'adversarial': adversarial_training,
   'adversarial-l2': functools.partial(adversarial_training, eps=0.5, threat=threats.l2),
+  'adversarial-awp': functools.partial(adversarial_training, gamma=0.01),
+  'fast-adversarial': fast_adversarial,
+  'free-adversarial': free_adversarial,
+  'trades': trades,
+  'trades-l2': functools.partial(trades, eps=0.5, threat=threats.l2),
+  'trades-awp': functools.partial(trades, gamma=5e-3),
+  'mart': mart,
   'ibp': ibp,
   'crown-ibp': crown_ibp,
   'diffai': diffai,
@@ -48,10 +58,14 @@ CERTIFIED = ('ibp', 'crown-ibp', 'diffai', 'wong-kolter', 'sabr', 'mtl-ibp')
 """Methods that train for a proof by bounds on the network."""
 REPLACED = {'patch-ibp': ('side', DEFAULT_SIDE), 'sparse-ibp': ('pixels', DEFAULT_PIXELS)}
 """Methods that train for a proof against replaced pixels: the parameter that says how many, and its default."""
+ATTACKED = (
+  'adversarial', 'adversarial-l2', 'adversarial-awp', 'fast-adversarial', 'free-adversarial', 'trades',
+  'trades-l2', 'trades-awp', 'mart',
+)  # fmt: skip
+"""Methods that train against an attack, without noise and without a proof."""
 # Trained on images without noise.
 _CLEAN = (
-  'lipschitz', 'multi-margin', 'clean', 'adversarial', 'adversarial-l2', 'crt', 'masked-features',
-  *CERTIFIED, *REPLACED,
+  'lipschitz', 'multi-margin', 'clean', 'crt', 'masked-features', *ATTACKED, *CERTIFIED, *REPLACED,
 )  # fmt: skip
 
 
@@ -66,7 +80,8 @@ def objective(name, smoothing, *, sigma, warmup_steps=0, **parameters) -> dict:
     **parameters: of the method (numbers; counts may come as floats).
 
   Returns:
-    {'loss': ..., 'perturb': ...}, or {'loss', 'smoothing'} for plain noise augmentation.
+    {'loss': ..., 'perturb': ...}, or {'loss', 'smoothing'} for plain noise augmentation; with 'weights' for
+    adversarial weight perturbation, with 'replays' where a step is several updates.
 
   Raises:
     ValueError: for an unknown method or parameter, a method that needs noise without any, or one

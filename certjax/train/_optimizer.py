@@ -11,8 +11,8 @@ def schedule(name, *, peak, num_steps, warmup_steps=0, decay_every=None, decay=0
   Args:
     name: 'constant', 'cosine' (to 0 at `num_steps`), 'step' (times `decay` every `decay_every`
       steps), 'exponential' (the same, smoothly), 'multistep' (times `decay` at 50% and at 75% of
-      `num_steps`) or 'triangular' (linear between 0, the peak at 40%, a twentieth of it at 80% of
-      `num_steps`, and 0).
+      `num_steps`), 'triangular' (linear between 0, the peak at 40%, a twentieth of it at 80% of
+      `num_steps`, and 0) or 'cyclic' (linear from 0 to the peak at 50% and back: one cycle).
     peak: the largest learning rate.
     num_steps: steps of the run.
     warmup_steps: linear warm-up from 0 before it.
@@ -38,6 +38,7 @@ def schedule(name, *, peak, num_steps, warmup_steps=0, decay_every=None, decay=0
     'step': lambda: optax.exponential_decay(peak, decay_every, decay, staircase=True),
     'exponential': lambda: optax.exponential_decay(peak, decay_every, decay),
     'triangular': lambda: _through(rest, (0.0, 0.0), (0.4, peak), (0.8, peak / 20), (1.0, 0.0)),
+    'cyclic': lambda: _through(rest, (0.0, 0.0), (0.5, peak), (1.0, 0.0)),
     'multistep': lambda: optax.piecewise_constant_schedule(
       peak, {max(at * num_steps // 4 - warmup_steps, 1): decay for at in (2, 3)}
     ),

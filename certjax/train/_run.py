@@ -89,11 +89,12 @@ def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
     stop = num_steps if config.max_steps is None else min(num_steps, config.max_steps)
     shape = _input_shape(config, smoothing)
     module = _module(config.model, config.dataset, config.data_dir, shape)
-    tx = _optimizer(config, per_epoch)
     method = objective(
       config.objective, smoothing, sigma=config.sigma,
       warmup_steps=round(config.objective_warmup_epochs * per_epoch), **config.objective_parameters,
     )  # fmt: skip
+    updates = method['replays'].num if 'replays' in method else 1  # A schedule counts them.
+    tx = _optimizer(config, per_epoch * updates)
     key_init, key_steps = jax.random.split(jax.random.key(config.seed))
     state = init_state(key_init, module, tx, shape)
     checkpoints = out / 'checkpoints'

@@ -14,6 +14,7 @@ from jax import lax
 from certjax import parallel
 from certjax.layers import SPECTRAL
 from certjax.models import bind
+from certjax.train._free import replay
 
 _PERTURB, _NOISE, _LOSS = 0, 1, 2  # Folded into each example's key: independent draws.
 
@@ -55,7 +56,7 @@ def init_state(key, module, tx, shape) -> TrainState:
   return TrainState(jnp.int32(0), params, batch_stats, tx.init(params), spectral)
 
 
-def make_step(module, tx, loss, *, smoothing=None, perturb=None):
+def make_step(module, tx, loss, *, smoothing=None, perturb=None, weights=None, replays=None):
   """The per-replica training step; map it with `parallel.pmap`.
 
   Randomness is counter based: example i at step t draws from
@@ -69,6 +70,10 @@ def make_step(module, tx, loss, *, smoothing=None, perturb=None):
       batch; `apply(x, train) -> (logits, batch_stats)`, with 'spectral' among the statistics.
     smoothing: its noise is added to each image, after `perturb`.
     perturb: `(keys[B], model_fn, x, y, step) -> x'`; the model is in evaluation mode.
+    weights: `(params, gradient, step) -> params'`, where the loss is differentiated: `awp` moves
+      them along a first gradient of the same loss. The update is that of the params themselves.
+    replays: a `Replays`: a step then is several updates on one minibatch, whose points move
+      between them (`free_adversarial`).
 
   Returns:
     `step(state, key, batch) -> (state, metrics)` with batch = {'x': uint8 or float[B, H, W, C],
@@ -84,23 +89,38 @@ def make_step(module, tx, loss, *, smoothing=None, perturb=None):
     keys_perturb, keys_noise, keys_loss = (
       jax.vmap(jax.random.fold_in, (0, None))(keys, use) for use in (_PERTURB, _NOISE, _LOSS)
     )
+    images = x
     if perturb is not None:
       x = perturb(keys_perturb, bind(module, state.variables), x, y, state.step)
     if smoothing is not None:
       x = jax.vmap(smoothing.sample)(keys_noise, x)
+    descend = lambda state, x: update(state, keys_loss, x, y)
+    if replays is None:
+      state, metrics = descend(state, x)
+    else:
+      state, metrics = replay(replays, descend, state, images, x)
+    return state._replace(step=state.step + 1), metrics
 
-    def objective(params):
+  def update(state, keys, x, y):
+    """(state, metrics) of one descent, and for replays the gradient in x."""
+
+    def objective(params, x):
       apply = _apply(module, params, state.statistics)
-      return loss(keys_loss, apply, x, y, state.step)
+      return loss(keys, apply, x, y, state.step)
 
-    (value, (metrics, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    params = state.params
+    if weights is not None:
+      ascent, _ = jax.grad(objective, has_aux=True)(params, x)
+      params = weights(params, lax.pmean(ascent, parallel.AXIS), state.step)
+    arguments = (0,) if replays is None else (0, 1)
+    gradient_of = jax.value_and_grad(objective, arguments, has_aux=True)
+    (value, (metrics, stats)), (grads, *of_x) = gradient_of(params, x)
     metrics = {'loss': value, **metrics}
     grads, metrics, stats = lax.pmean((grads, metrics, stats), parallel.AXIS)
     with jax.numpy_dtype_promotion('standard'):  # optax raises floats to int32 powers.
       updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    state = state._replace(step=state.step + 1, params=params, opt_state=opt_state, **stats)
-    return state, metrics
+    return state._replace(params=params, opt_state=opt_state, **stats), metrics, *of_x
 
   return step
 

@@ -72,3 +72,10 @@ def test_triangular_and_exponential():
   np.testing.assert_allclose(found, [1, 0.96235, 0.1, 0.01], rtol=1e-4)
   with pytest.raises(ValueError, match='"exponential" needs `decay_every`'):
     train.schedule('exponential', peak=1.0, num_steps=90)
+
+
+def test_cyclic_is_one_triangle():
+  """Wong et al. 2020: from 0 to the peak in half of the steps, and back."""
+  made = train.schedule('cyclic', peak=0.2, num_steps=100)
+  found = [float(made(step)) for step in (0, 25, 50, 75, 100)]
+  np.testing.assert_allclose(found, [0, 0.1, 0.2, 0.1, 0], atol=1e-7)
