@@ -41,3 +41,12 @@ def test_tables_are_the_cards():
   for row in speed['rows']:
     ratio = f'{row["ratio"]:.3f} ({row["low"]:.3f} to {row["high"]:.3f})'
     assert f'| {row["model"]} |' in README and ratio in README
+
+
+def test_every_flag_of_an_attack_has_its_paragraph():
+  from certjax.evaluate import _distrust
+
+  lines = (ROOT / 'BUILD.md').read_text().splitlines()
+  headings = [line[4:] for line in lines if line.startswith('### ')]
+  anchors = {heading.lower().replace(':', '').replace(' ', '-') for heading in headings}
+  assert set(_distrust._ANCHORS.values()) <= anchors

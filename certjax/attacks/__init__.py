@@ -1,6 +1,13 @@
 """Attacks: one factory a file, each returns `(key, model_fn, x, y) -> x_adv`."""
 
 from certjax.attacks._apgd import apgd
+from certjax.attacks._autoattack import (
+  Part,
+  autoattack,
+  autoattack_part,
+  autoattack_parts,
+  part_keys,
+)
 from certjax.attacks._carlini_wagner import carlini_wagner
 from certjax.attacks._corner_search import corner_search
 from certjax.attacks._cra import Worst, cra, worst_in_ball
@@ -20,20 +27,27 @@ from certjax.attacks._loss import (
   margin,
   margin_targeted,
 )
+from certjax.attacks._lpa import fast_lpa, lpa
+from certjax.attacks._lpips_pixel import lpips_pixel
 from certjax.attacks._optimizer_pgd import momentum_pgd, optimizer_pgd
 from certjax.attacks._patch_pgd import mean_of_views, patch_pgd
 from certjax.attacks._pgd import pgd
 from certjax.attacks._pgd0 import pgd0
 from certjax.attacks._pointwise import Sparse, pointwise, pointwise_search
+from certjax.attacks._ppgd import ppgd
 from certjax.attacks._sparse_rs import sparse_rs, sparse_rs_patch
 from certjax.attacks._square import square
 from certjax.attacks._transport import wasserstein_distance
 from certjax.attacks._wasserstein import wasserstein, wasserstein_radius
 
 __all__ = [
+  'Part',
   'Sparse',
   'Worst',
   'apgd',
+  'autoattack',
+  'autoattack_part',
+  'autoattack_parts',
   'carlini_wagner',
   'corner_search',
   'cra',
@@ -47,19 +61,24 @@ __all__ = [
   'eot_pgd',
   'expected',
   'fab',
+  'fast_lpa',
   'fgsm',
   'fmn',
   'jsma',
+  'lpa',
+  'lpips_pixel',
   'margin',
   'margin_targeted',
   'mean_of_views',
   'momentum_pgd',
   'optimizer_pgd',
+  'part_keys',
   'patch_pgd',
   'pgd',
   'pgd0',
   'pointwise',
   'pointwise_search',
+  'ppgd',
   'sparse_rs',
   'sparse_rs_patch',
   'square',

@@ -64,7 +64,7 @@ def square(threat, *, num_queries=5000, p_init=0.8, rescale=False, loss=margin):
     (arXiv:2103.01208).
   """
   _check(threat, num_queries, p_init)
-  # Deviation: in L1 the stretch by the number of channels is ours; it gained more than none in few queries.
+  # Deviation: in L1 the threefold stretch is ours; it gained more than none in few queries.
   # Deviation: windows are drawn for each image (published: one for the whole batch), and reach the last
   # row and column (the authors' code leaves them out).
 

@@ -11,6 +11,7 @@ _COMMANDS = {
   'train': 'train a classifier from a preset',
   'certify': 'certify test images of a trained run (CERTIFY)',
   'predict': 'classify test images by the smoothed classifier (PREDICT)',
+  'attack': 'attack test images: accuracy under each attack, and in the worst case',
   'sweep': 'train and certify for several values of one parameter of the noise',
   'poison': 'certify test images against poisoned training samples',
   'report': 'tables and plots from records; compare two runs',
@@ -62,6 +63,7 @@ def _guarded(command, arguments):
 
 def _run(command, arguments):
   from certjax.cli import (
+    _attack,
     _certify,
     _data,
     _doctor,
@@ -78,6 +80,7 @@ def _run(command, arguments):
     'train': _train.train,
     'certify': _certify.certify,
     'predict': _certify.predict,
+    'attack': _attack.attack,
     'sweep': _sweep.sweep,
     'poison': _poison.poison,
     'report': _report.report,

@@ -1,10 +1,12 @@
 """Typed configurations, presets, and the one table of methods. Nothing here imports JAX
 before a method is built."""
 
+from certjax.configs._attacks import ATTACKS, build_attack, threat_of, unit_of
 from certjax.configs._methods import METHODS, Method, build_smoothing, smoothing_of
 from certjax.configs._presets import PRESETS
 from certjax.configs._prove import prove
 from certjax.configs._schema import (
+  Attack,
   Certify,
   Doctor,
   Evaluation,
@@ -18,8 +20,10 @@ from certjax.configs._schema import (
 )
 
 __all__ = [
+  'ATTACKS',
   'METHODS',
   'PRESETS',
+  'Attack',
   'Certify',
   'Doctor',
   'Evaluation',
@@ -31,7 +35,10 @@ __all__ = [
   'Spectrum',
   'Sweep',
   'Train',
+  'build_attack',
   'build_smoothing',
   'prove',
   'smoothing_of',
+  'threat_of',
+  'unit_of',
 ]

@@ -29,7 +29,8 @@ class Train:
   """Further parameters of the method, as `--parameters keep 0.2` (README's table names them)."""
   objective: str = 'noise'
   """Training method: noise, stability, stability-clean, smooth-adv-pgd, smooth-adv-ddn, macer, consistency,
-  smooth-mix; without noise (--method none): clean, adversarial (linf, PGD), adversarial-l2,
+  smooth-mix; without noise (--method none): clean; against attacks adversarial (linf, PGD), adversarial-l2,
+  trades, trades-l2, mart, fast-adversarial (one step), free-adversarial (replays), adversarial-awp, trades-awp;
   lipschitz (for Lipschitz networks), and at bounds of the network: ibp, crown-ibp, diffai, wong-kolter,
   sabr, mtl-ibp; against replaced pixels: patch-ibp, sparse-ibp; of its curvature (smooth networks): crt."""
   objective_parameters: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -49,7 +50,7 @@ class Train:
   """Largest learning rate."""
   schedule: str = 'cosine'
   """Learning-rate schedule: cosine, step, exponential, multistep (times 0.1 at 50% and 75%), triangular,
-  constant."""
+  cyclic (up to the largest at 50%, and down to 0), constant."""
   warmup_epochs: float = 1.0
   """Epochs of linear warm-up."""
   decay_every_epochs: float | None = None
@@ -184,6 +185,35 @@ class Predict(Evaluation):
   """Samples an image."""
   alpha: float = 1e-3
   """Failure probability of each prediction; it abstains where it cannot keep it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attack(Evaluation):
+  """Attacks test images, and reports the accuracy under each attack and in the worst case over them.
+
+  RUN is a directory written by `certjax train`; the results go to RUN/attack by default. Every adversarial
+  image is stored, and judged as it lies there. A smoothed model (one trained under noise, or --method and
+  --sigma) is attacked in its mean softmax, and PREDICT, or the vote of all views, judges; --method none
+  attacks the network itself."""
+
+  attacks: tuple[str, ...] = ('autoattack',)
+  """Attacks to run (README's table names them): fgsm, pgd, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square,
+  deepfool, ddn, autoattack; few pixels pgd0, sparse-rs; patches patch-pgd, sparse-rs-patch."""
+  norm: str = 'linf'
+  """Norm of the perturbation: linf, l2, l1, l0 (pixels, all channels together) or patch (one square)."""
+  eps: float | None = None
+  """Largest size of the perturbation (has no default), in pixel values of [0, 1]; in whole pixels for l0
+  and patch (side)."""
+  options: dict[str, float | str] = dataclasses.field(default_factory=dict)
+  """Parameters of attacks, as `--options pgd.num_steps 100 autoattack.version plus`."""
+  batch_size: int = 100
+  """Images that an attack sees at once."""
+  num_noises: int = 32
+  """Of a smoothed model: noises whose mean softmax attacks climb."""
+  num_samples: int = 1000
+  """Of a smoothed model: samples of PREDICT, an image."""
+  alpha: float = 1e-3
+  """Of a smoothed model: failure probability of each prediction; it abstains where it cannot keep it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

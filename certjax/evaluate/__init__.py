@@ -1,6 +1,14 @@
 """A method run over a data set, and the checks that distrust it."""
 
 from certjax.evaluate._accuracy import accuracy, robust_accuracy
+from certjax.evaluate._adversarials import (
+  check_adversarials,
+  host_distance,
+  read_adversarials,
+  write_adversarials,
+)
+from certjax.evaluate._attack import Attacked, Outcome, attacked
+from certjax.evaluate._attack_report import attack_markdown, attack_summary, write_attack_report
 from certjax.evaluate._bounded import (
   BoundedNetwork,
   bounded_certificate,
@@ -25,6 +33,7 @@ from certjax.evaluate._curvature import (
   curved_network,
   curved_records,
 )
+from certjax.evaluate._distrust import Flag, distrust_flags, square_flag
 from certjax.evaluate._header import header
 from certjax.evaluate._margin import (
   ExactNetwork,
@@ -41,19 +50,28 @@ from certjax.evaluate._masked import (
 )
 from certjax.evaluate._rounding import Rounding, rounding_bounds
 from certjax.evaluate._sanity import sanity_warnings
+from certjax.evaluate._targets import Target, plain_target, smoothed_target, views_target
 
 __all__ = [
+  'Attacked',
   'BoundedNetwork',
   'CurvedNetwork',
   'ExactNetwork',
+  'Flag',
   'MaskedNetwork',
+  'Outcome',
   'Rounding',
   'SmoothHead',
+  'Target',
   'accuracy',
+  'attack_markdown',
+  'attack_summary',
+  'attacked',
   'bounded_certificate',
   'bounded_network',
   'bounded_records',
   'certified_records',
+  'check_adversarials',
   'check_arguments',
   'clean_certificate',
   'clean_network',
@@ -61,9 +79,11 @@ __all__ = [
   'curved_certificate',
   'curved_network',
   'curved_records',
+  'distrust_flags',
   'enumerated_records',
   'exact_network',
   'header',
+  'host_distance',
   'is_clean',
   'is_exact',
   'margin_certificate',
@@ -71,9 +91,16 @@ __all__ = [
   'masked_certificate',
   'masked_network',
   'masked_records',
+  'plain_target',
   'predicted_records',
+  'read_adversarials',
   'robust_accuracy',
   'rounding_bounds',
-  'sequential_records',
   'sanity_warnings',
+  'sequential_records',
+  'smoothed_target',
+  'square_flag',
+  'views_target',
+  'write_adversarials',
+  'write_attack_report',
 ]

@@ -11,7 +11,7 @@ from certjax import configs
 from certjax.cli import _data
 
 SCHEMAS = [
-  configs.Certify, configs.Doctor, configs.Poison, configs.Predict, configs.Quickstart, configs.Report,
+  configs.Attack, configs.Certify, configs.Doctor, configs.Poison, configs.Predict, configs.Quickstart, configs.Report,
   configs.Spectrum, configs.Evaluation, configs.Sweep, configs.Train, _data.Data,
 ]  # fmt: skip
 EACH = pytest.mark.parametrize('schema', SCHEMAS)
