@@ -363,7 +363,8 @@ def _length(v):
   """Euclidean norm whose gradient at 0 is 0, and that neither over- nor underflows."""
   scale = jax.lax.stop_gradient(jnp.max(jnp.abs(v)))
   square = jnp.sum((v / _safe(scale)) ** 2)
-  return jnp.where(square > 0, scale * jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+  # The rest is 0 or NaN, and stays it: a point of NaN is at no distance.
+  return jnp.where(square > 0, scale * jnp.sqrt(jnp.where(square > 0, square, 1.0)), square)
 
 
 def _safe(value):

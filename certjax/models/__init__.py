@@ -2,9 +2,11 @@
 `load_weights` reads published weights into one."""
 
 from certjax.models._adapt import as_model_fn, in_bfloat16
+from certjax.models._alexnet import AlexNet
 from certjax.models._bagnet import BagNet
 from certjax.models._bind import bind, module_of
 from certjax.models._cnn import DigitsCNN, MnistCNN
+from certjax.models._features import bind_features, features_of, self_bounded, taps_of
 from certjax.models._feed_forward import FeedForward
 from certjax.models._imagenet_resnet import ImageNetResNet
 from certjax.models._kw_large import KWLarge
@@ -24,13 +26,14 @@ from certjax.models._weights import load_weights
 from certjax.models._wide_resnet import WideResNet
 
 __all__ = [
+  'MLP',
   'REGISTRY',
+  'AlexNet',
   'BagNet',
   'DigitsCNN',
   'FeedForward',
   'ImageNetResNet',
   'KWLarge',
-  'MLP',
   'Layer',
   'LayerSpectrum',
   'LipConvNet',
@@ -43,13 +46,17 @@ __all__ = [
   'WideResNet',
   'as_model_fn',
   'bind',
+  'bind_features',
   'build',
+  'features_of',
   'in_bfloat16',
   'layers_of',
   'load_weights',
   'module_of',
   'nearest_neighbour',
   'read_state_dict',
+  'self_bounded',
   'spectrum_of',
+  'taps_of',
   'visible_tokens',
 ]

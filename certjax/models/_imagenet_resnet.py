@@ -17,7 +17,7 @@ from certjax.models._convolutions import CONVOLUTIONS, check_choice, convolution
 from certjax.models._normalize import Normalize
 from certjax.models._resnet import BasicBlock, batch_norm, shorten
 
-_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 _EXPANSION = 4  # Output channels of a bottleneck over its inner ones.
 
 
@@ -75,14 +75,14 @@ class ImageNetResNet(nn.Module):
 
   @nn.compact
   def __call__(self, x, train=False):
-    if self.depth not in _BLOCKS:
+    if self.depth not in BLOCKS:
       raise ValueError(f'`depth` must be 18, 34 or 50, got {self.depth}.')
     if self.stem not in ('imagenet', 'cifar'):
       raise ValueError(f"`stem` must be 'imagenet' or 'cifar', got {self.stem!r}.")
     check_choice(self, 'conv', CONVOLUTIONS)
     x = self._stem(self._divisible(Normalize(self.mean, self.std)(x)), train)
     make = Bottleneck if self.depth == 50 else functools.partial(BasicBlock, shortcut='B')
-    for stage, count in enumerate(_BLOCKS[self.depth]):
+    for stage, count in enumerate(BLOCKS[self.depth]):
       for i in range(count):
         stride = 2 if stage and i == 0 else 1
         name = f'layer{stage + 1}_{i}'

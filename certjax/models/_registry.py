@@ -3,6 +3,7 @@
 import difflib
 import functools
 
+from certjax.models._alexnet import AlexNet
 from certjax.models._bagnet import BAGNETS, BagNet
 from certjax.models._cnn import DigitsCNN, MnistCNN
 from certjax.models._derandomized_cnn import DerandomizedCNN
@@ -29,6 +30,9 @@ _RESIDUAL = {  # Each with plain, SOC and BCOP convolutions.
 REGISTRY = {
   'digits-cnn': DigitsCNN,
   'mnist-cnn': MnistCNN,
+  'alexnet': AlexNet,
+  'alexnet-cifar': functools.partial(AlexNet, variant='cifar'),
+  'vgg16': functools.partial(AlexNet, variant='vgg16'),
   'derandomized-cnn': DerandomizedCNN,
   'lee-cnn': LeeCNN,
   **{name: functools.partial(FeedForward, **fields) for name, fields in FEED_FORWARD.items()},

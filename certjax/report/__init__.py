@@ -15,6 +15,7 @@ from certjax.report._compare import (
   compare_runs,
   comparison_markdown,
 )
+from certjax.report._human_scores import just_noticeable, two_alternatives
 from certjax.report._load import (
   load,
   load_all,
@@ -30,6 +31,7 @@ from certjax.report._table import (
   markdown,
   table,
 )
+from certjax.report._threats import CALIBRATIONS, Calibration, uar, union_accuracy, unseen_mean
 from certjax.report._tsv import (
   read_tsv,
   write_tsv,
@@ -37,6 +39,8 @@ from certjax.report._tsv import (
 from certjax.report._write import write
 
 __all__ = [
+  'CALIBRATIONS',
+  'Calibration',
   'Comparison',
   'Row',
   'Run',
@@ -52,6 +56,7 @@ __all__ = [
   'csv',
   'default_radii',
   'high_probability_accuracy',
+  'just_noticeable',
   'load',
   'load_all',
   'markdown',
@@ -60,6 +65,10 @@ __all__ = [
   'plot_spectra',
   'read_tsv',
   'table',
+  'two_alternatives',
+  'uar',
+  'union_accuracy',
+  'unseen_mean',
   'write',
   'write_spectra',
   'write_tsv',

@@ -53,7 +53,12 @@ def repeats(name):
 @pytest.mark.parametrize('name', [name for name in models.REGISTRY if not repeats(name)])
 def test_convolutions_take_the_custom_gradient(name):
   """Every convolution goes through `layers.conv_general_dilated` (its custom VJP)."""
-  sizes = {'digits-cnn': (8, 8, 1), 'mnist-cnn': (28, 28, 1), 'bagnet33': (40, 40, 3)}
+  sizes = {
+    'digits-cnn': (8, 8, 1),
+    'mnist-cnn': (28, 28, 1),
+    'bagnet33': (40, 40, 3),
+    'alexnet': (64, 64, 3),
+  }
   shape = sizes.get(name, (32, 32, 3))
   module = models.build(name, num_classes=10, mean=(0.5,) * shape[-1], std=(1.0,) * shape[-1])
   x = jnp.zeros((1, *shape))
