@@ -1,5 +1,6 @@
 """Attacks: one factory a file, each returns `(key, model_fn, x, y) -> x_adv`."""
 
+from certjax.attacks import functional
 from certjax.attacks._apgd import apgd
 from certjax.attacks._autoattack import (
   Part,
@@ -18,6 +19,7 @@ from certjax.attacks._expected import expected
 from certjax.attacks._fab import fab
 from certjax.attacks._fgsm import fgsm
 from certjax.attacks._fmn import fmn
+from certjax.attacks._foolbox import from_foolbox
 from certjax.attacks._jsma import jsma
 from certjax.attacks._loss import (
   cross_entropy,
@@ -39,8 +41,10 @@ from certjax.attacks._sparse_rs import sparse_rs, sparse_rs_patch
 from certjax.attacks._square import square
 from certjax.attacks._transport import wasserstein_distance
 from certjax.attacks._wasserstein import wasserstein, wasserstein_radius
+from certjax.attacks.functional import Functional, latent_attack
 
 __all__ = [
+  'Functional',
   'Part',
   'Sparse',
   'Worst',
@@ -64,7 +68,10 @@ __all__ = [
   'fast_lpa',
   'fgsm',
   'fmn',
+  'from_foolbox',
+  'functional',
   'jsma',
+  'latent_attack',
   'lpa',
   'lpips_pixel',
   'margin',
