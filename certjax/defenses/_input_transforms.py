@@ -8,25 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_LUMA = np.array([
-  [16, 11, 10, 16, 24, 40, 51, 61],
-  [12, 12, 14, 19, 26, 58, 60, 55],
-  [14, 13, 16, 24, 40, 57, 69, 56],
-  [14, 17, 22, 29, 51, 87, 80, 62],
-  [18, 22, 37, 56, 68, 109, 103, 77],
-  [24, 35, 55, 64, 81, 104, 113, 92],
-  [49, 64, 78, 87, 103, 121, 120, 101],
-  [72, 92, 95, 98, 112, 100, 103, 99],
-])  # fmt: skip
-_CHROMA = np.full((8, 8), 99)
-_CHROMA[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
-_YCBCR = np.array(
-  [
-    [0.299, 0.587, 0.114],
-    [-0.168736, -0.331264, 0.5],
-    [0.5, -0.418688, -0.081312],
-  ]
-)
+from certjax.attacks import functional
+
 _SMOOTHING = 0.01  # Of the lengths of differences, in pixel values: a length has no slope at 0.
 
 
@@ -89,13 +72,15 @@ def jpeg(*, quality=75):
     raise ValueError(f'`quality` lies in [1, 100], got quality={quality}.')
   # Deviation: no coarser grid for the colours, and values are not rounded to whole grey levels.
   percent = 5000 // quality if quality < 50 else 200 - 2 * quality
-  tables = [np.clip((table * percent + 50) // 100, 1, 255) for table in (_LUMA, _CHROMA)]
+  tables = [
+    np.clip((table * percent + 50) // 100, 1, 255) for table in (functional.LUMA, functional.CHROMA)
+  ]
 
   def transform(x):
     if x.ndim != 3 or x.shape[-1] not in (1, 3):
       raise ValueError(f'`x` must be ONE image [H, W, 1] or [H, W, 3], got shape {x.shape}.')
     channels = x.shape[-1]
-    colours = _YCBCR if channels == 3 else np.eye(1)
+    colours = functional.TO_YCBCR if channels == 3 else np.eye(1)
     middle = _as([[[128, 0, 0][:channels]]], x)
     planes = _as(np.stack(tables)[[0, 1, 1][:channels]], x)
     image = _round_blocks(_turn(255 * x, colours) - middle, planes) + middle
@@ -168,19 +153,11 @@ def _round_blocks(image, tables):
   image = jnp.pad(image, [(0, -height % 8), (0, -width % 8), (0, 0)], mode='edge')
   rows, columns = image.shape[0] // 8, image.shape[1] // 8
   blocks = image.reshape(rows, 8, columns, 8, channels)
-  cosines = _as(_cosines(), image)
+  cosines = _as(functional.COSINES, image)
   apply = lambda order, blocks: jnp.einsum(order, cosines, blocks, cosines, precision='highest')
   waves = apply('ui,riqjc,vj->rqcuv', blocks) / tables[None, None]
   blocks = apply('ui,rqcuv,vj->riqjc', jnp.round(waves) * tables[None, None])
   return blocks.reshape(8 * rows, 8 * columns, channels)[:height, :width]
-
-
-def _cosines():
-  """float[8, 8], the orthonormal DCT-II."""
-  place = np.arange(8)
-  waves = np.cos(np.pi * (2 * place[None] + 1) * place[:, None] / 16) / 2
-  waves[0] /= np.sqrt(2)
-  return waves
 
 
 def _as(values, x):

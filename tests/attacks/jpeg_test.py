@@ -8,8 +8,7 @@ from jax.test_util import check_grads
 
 from certjax import parallel
 from certjax.attacks import functional
-from certjax.attacks.functional import decode_jpeg, encode_jpeg, jpeg
-from certjax.attacks.functional._jpeg import _LUMA
+from certjax.attacks.functional import LUMA, decode_jpeg, encode_jpeg, jpeg
 
 pytestmark = pytest.mark.usefixtures('compiled_fast')
 
@@ -21,7 +20,7 @@ def test_block_to_the_digit():
     x = jnp.asarray(BLOCK)[..., None] / 255
     decode = jax.jit(lambda coefficients: decode_jpeg(coefficients, x.shape))
     coefficients = jax.jit(encode_jpeg)(x)
-    dct = np.asarray(coefficients).reshape(8, 8) * _LUMA
+    dct = np.asarray(coefficients).reshape(8, 8) * LUMA
     expected = {(0, 0): -208, (0, 1): -72.8866, (1, 0): -145.7731, (3, 0): -15.2385}
     for place, value in {**expected, (0, 3): -7.6193}.items():
       np.testing.assert_allclose(dct[place], value, atol=5e-5)

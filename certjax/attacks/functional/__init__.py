@@ -6,6 +6,10 @@ from certjax.attacks.functional._field import interpolate, variation, warp
 from certjax.attacks.functional._fog import diamond_square, fog
 from certjax.attacks.functional._functional import Functional, additive, compose
 from certjax.attacks.functional._jpeg import (
+  CHROMA,
+  COSINES,
+  LUMA,
+  TO_YCBCR,
   decode_jpeg,
   encode_jpeg,
   jpeg,
@@ -18,6 +22,10 @@ from certjax.attacks.functional._spatial import stadv
 from certjax.attacks.functional._strokes import Strokes, gabor, snow
 
 __all__ = [
+  'CHROMA',
+  'COSINES',
+  'LUMA',
+  'TO_YCBCR',
   'Functional',
   'Strokes',
   'additive',

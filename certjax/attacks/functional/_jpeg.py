@@ -13,7 +13,7 @@ from certjax.attacks.functional._field import check_choice
 from certjax.attacks.functional._functional import Functional, in_box
 
 _BLOCK = 8
-_LUMA = np.array(
+LUMA = np.array(
   [
     [16, 11, 10, 16, 24, 40, 51, 61],
     [12, 12, 14, 19, 26, 58, 60, 55],
@@ -25,14 +25,16 @@ _LUMA = np.array(
     [72, 92, 95, 98, 112, 100, 103, 99],
   ]
 )
-_CHROMA = np.full((_BLOCK, _BLOCK), 99)
-_CHROMA[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
-_TO_YCBCR = np.array(
+CHROMA = np.full((_BLOCK, _BLOCK), 99)
+CHROMA[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
+TO_YCBCR = np.array(
   [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
 )
 _FROM_YCBCR = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]])
-_DCT = np.cos(np.outer(np.arange(_BLOCK), 2 * np.arange(_BLOCK) + 1) * np.pi / 16) / 2
-_DCT[0] /= np.sqrt(2)
+COSINES = np.cos(np.outer(np.arange(_BLOCK), 2 * np.arange(_BLOCK) + 1) * np.pi / 16) / 2
+COSINES[0] /= np.sqrt(2)
+# The standard's (ITU-T T.81, annex K) tables at quality 50, its colours, and the orthonormal DCT-II; JPEG as a defence
+# (`defenses.jpeg`) has them from here.
 
 
 def jpeg(eps, *, norm='linf', cap=2.0, compat=False) -> Functional:
@@ -126,7 +128,7 @@ def rgb_to_ycbcr(rgb):
     >>> rgb_to_ycbcr(jnp.array([0.0, 0.0, 0.0])).tolist()
     [0.0, 128.0, 128.0]
   """
-  return jnp.stack([plane + (128 if i else 0) for i, plane in enumerate(_rows(_TO_YCBCR, rgb))], -1)
+  return jnp.stack([plane + (128 if i else 0) for i, plane in enumerate(_rows(TO_YCBCR, rgb))], -1)
 
 
 def ycbcr_to_rgb(ycbcr):
@@ -146,7 +148,7 @@ def _decode_change(coefficients, shape):
   for i, part in enumerate(_parts(shape)):
     end = start + int(np.prod(part))
     blocks = coefficients[start:end].reshape(part) * _table(i, coefficients)
-    dct = jnp.asarray(_DCT, coefficients.dtype)
+    dct = jnp.asarray(COSINES, coefficients.dtype)
     plane = jnp.einsum('ui,hwuv,vj->hiwj', dct, blocks, dct, precision='highest')
     planes.append(plane.reshape(part[0] * _BLOCK, part[1] * _BLOCK))
     start = end
@@ -159,7 +161,7 @@ def _decode_change(coefficients, shape):
 def _transform(plane, index):
   height, width = plane.shape
   blocks = plane.reshape(height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
-  dct = jnp.asarray(_DCT, plane.dtype)
+  dct = jnp.asarray(COSINES, plane.dtype)
   blocks = jnp.einsum('ui,hiwj,vj->hwuv', dct, blocks, dct, precision='highest')
   return blocks / _table(index, plane)
 
@@ -167,13 +169,13 @@ def _transform(plane, index):
 def _split_colours(rgb):
   """Y[H, W], and Cb and Cr without their 128, [H / 2, W / 2]."""
   height, width, _ = rgb.shape
-  y, *colours = _rows(_TO_YCBCR, rgb)
+  y, *colours = _rows(TO_YCBCR, rgb)
   halve = lambda plane: plane.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
   return [y, *map(halve, colours)]
 
 
 def _table(index, like):
-  return jnp.asarray((_CHROMA if index else _LUMA)[None, None], like.dtype)
+  return jnp.asarray((CHROMA if index else LUMA)[None, None], like.dtype)
 
 
 def _rows(matrix, colour):
