@@ -5,11 +5,12 @@ import pathlib
 from typing import NamedTuple
 
 from certjax import configs, records
-from certjax.cli import _parse, _progress, _records, _signals, _subject
+from certjax.cli import _attack_sets, _parse, _progress, _records, _signals, _subject
 
 _NONE = 'none'
 _PROBES = 8  # Images that are looked at before the attacks.
-_PLACES = ('run', 'out', 'data_dir', 'weights', 'shard', 'store')  # What is there is hashed.
+# What is there is hashed.
+_PLACES = ('run', 'out', 'data_dir', 'weights', 'shard', 'store', 'features')
 _SMOOTHED = ('sigma', 'parameters', 'num_noises', 'num_samples', 'alpha', 'chunk')
 _OWN = (
   'attacks',
@@ -50,23 +51,24 @@ def run(config) -> str:
   subject = _subject.find(config)
   _check(config)
   config = _like_training(config, subject.training)
-  threat = configs.threat_of(config.norm, config.eps)
   spec = data.dataset(subject.training['dataset'], config.data_dir or subject.training['data_dir'])
+  threat = configs.threat_of(config.norm, config.eps, shape=spec.shape)
   plan = _plan(config, threat, spec.num_classes)
   smoothing = _smoothing(config, spec.shape)
   images = _records._images(config, subject.training)
   model_fn, variables = subject.load(images, smoothing)
   target = _target(config, model_fn, smoothing)
-  header = _header(config, subject.training, smoothing, threat, variables, images)
+  climbed, reach, constants = _attack_sets.prepare(config, threat, target, model_fn, images)
+  header = {**_header(config, subject.training, smoothing, variables, images), **constants}
   flags = _flags(target, images)
   with _signals.deferred() as stop:
     result = evaluate.attacked(
-      config.out, jax.random.key(config.seed), target, plan, threat, images, header=header,
+      config.out, jax.random.key(config.seed), climbed, plan, reach, images, header=header,
       batch_size=config.batch_size, stop=stop, watch=lambda name: _progress.bar(name, 'images'),
     )  # fmt: skip
   flags += _square_flags(result)
   summary = evaluate.attack_summary(
-    result, norm=threat.norm, eps=config.eps, unit=configs.unit_of(threat.norm), flags=flags
+    result, norm=config.norm, eps=config.eps, unit=configs.unit_of(config.norm), flags=flags
   )
   return evaluate.write_attack_report(summary, records.locate(config.out))
 
@@ -86,6 +88,8 @@ def _check(config):
   for name in ('batch_size', 'num_noises', 'chunk'):
     if getattr(config, name) < 1:
       raise ValueError(f'`{name}` must be at least 1, got {getattr(config, name)}.')
+  if config.features is not None and config.norm != 'lpips':
+    raise ValueError(f'`features` measure the distance of `norm` lpips, got norm {config.norm!r}.')
   if not config.attacks:
     raise ValueError(f'`attacks` names none: choose among {", ".join(configs.ATTACKS)}.')
   if len(set(config.attacks)) < len(config.attacks):
@@ -152,7 +156,7 @@ def _target(config, model_fn, smoothing):
   )  # fmt: skip
 
 
-def _header(config, training, smoothing, threat, variables, images):
+def _header(config, training, smoothing, variables, images):
   """What all records of the run depend on; each attack adds its own settings."""
   from certjax import evaluate
 
@@ -160,9 +164,9 @@ def _header(config, training, smoothing, threat, variables, images):
   dropped = {*_PLACES, *_OWN, *(_SMOOTHED if smoothing is None else ())}
   settings = {name: value for name, value in settings.items() if name not in dropped}
   settings['dataset'] = training['dataset']
-  law = _Law(threat.norm, configs.unit_of(threat.norm)) if smoothing is None else smoothing
+  law = _Law(config.norm, configs.unit_of(config.norm)) if smoothing is None else smoothing
   header = evaluate.header('attack', settings, law, 'attack, no proof', variables, images)
-  own = {'norm': threat.norm, 'unit': configs.unit_of(threat.norm), 'eps': config.eps}
+  own = {'norm': config.norm, 'unit': configs.unit_of(config.norm), 'eps': config.eps}
   return {**header, **own}
 
 

@@ -5,6 +5,7 @@ import pathlib
 from certjax import configs, records
 from certjax import report as reports
 from certjax.cli import _parse, _progress
+from certjax.report import _attacked
 
 
 def report(arguments):
@@ -12,6 +13,8 @@ def report(arguments):
   config = _parse.parse(configs.Report, 'report', arguments)
   if not config.runs:
     raise ValueError('report on which runs? Give run directories, records.jsonl or TSV files.')
+  if config.threats or config.trained:
+    return _threats(config)
   if config.compare and len(config.runs) != 2:
     raise ValueError(f'`--compare` takes exactly two runs, got {len(config.runs)}.')
   paths = [records.locate(path) for path in config.runs]
@@ -29,6 +32,17 @@ def report(arguments):
   )
   if config.tsv:
     reports.write_tsv(config.tsv, runs[0])
+  print(f'written to {out}')
+
+
+def _threats(config):
+  """`certjax report --threats DIRECTORY...`: a table goes beside the first directory."""
+  if not config.threats:
+    raise ValueError('`trained` says what `--threats` were seen in training: give both.')
+  if config.compare or config.radii or config.high_probability or config.tsv:
+    raise ValueError('`threats` reads attacks: it has no radii, and no --compare or --tsv.')
+  out = config.out or config.runs[0].resolve().parent
+  print(_attacked.write_threats(config.runs, out, config.trained))
   print(f'written to {out}')
 
 

@@ -6,7 +6,9 @@ A name chooses a row; a row is a factory and the types of its parameters. One mo
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-_UNITS = {'l0': 'pixels', 'patch': 'patch side'}
+from certjax.configs._beyond_norms import LATENTS, UNITS, latent_part, perceptual
+
+_UNITS = {'l0': 'pixels', 'patch': 'patch side', **UNITS}
 _DENSE = ('linf', 'l2', 'l1')
 NORMS = (*_DENSE, *_UNITS)
 """Norms of `threat_of`."""
@@ -42,12 +44,13 @@ class Row(NamedTuple):
   reference: str
 
 
-def threat_of(norm, eps):
-  """The `Threat` of a norm.
+def threat_of(norm, eps, *, shape=None):
+  """The `Threat` of a norm; a `Functional` where a latent changes the image; what 'lpips' is without its network.
 
   Args:
     norm: one of `NORMS`.
-    eps: in pixel values of [0, 1]; in whole pixels for 'l0', the side of a square for 'patch'.
+    eps: in the unit of `unit_of`: pixel values of [0, 1] in L_inf, L2 and L1.
+    shape: (H, W, C) of the images: grey ones are recoloured along their one channel.
 
   Raises:
     ValueError: for an unknown norm, or a bad eps.
@@ -60,6 +63,10 @@ def threat_of(norm, eps):
 
   if norm not in NORMS:
     raise ValueError(f'`norm` must be one of {", ".join(NORMS)}, got {norm!r}.')
+  if norm == 'lpips':
+    return perceptual(eps)
+  if norm in LATENTS:
+    return LATENTS[norm].build(eps, shape)
   return getattr(threats, norm)(eps)
 
 
@@ -78,7 +85,7 @@ def build_attack(name, threat, num_classes, parameters=None):
 
   Args:
     name: a key of `ATTACKS`.
-    threat: a `Threat`.
+    threat: of `threat_of`.
     num_classes: K.
     parameters: dict from a parameter's name to its value; the rest have their defaults.
 
@@ -93,10 +100,11 @@ def build_attack(name, threat, num_classes, parameters=None):
     ['apgd-ce', 'apgd-t', 'fab-t', 'square']
   """
   row = _row(name)
-  if threat.norm not in row.norms:
-    able = ', '.join(key for key, other in ATTACKS.items() if threat.norm in other.norms)
+  norm = threat.norm if hasattr(threat, 'norm') else threat.name
+  if norm not in row.norms:
+    able = ', '.join(key for key, other in ATTACKS.items() if norm in other.norms)
     raise ValueError(
-      f'`attacks`: {name} is for {", ".join(row.norms)}, got norm {threat.norm!r}, in which there are {able}.'
+      f'`attacks`: {name} is for {", ".join(row.norms)}, got norm {norm!r}, in which there are {able}.'
     )
   given = {key: typed(name, key, value) for key, value in (parameters or {}).items()}
   defaults = {key: parameter.default for key, parameter in row.parameters.items()}
@@ -193,7 +201,9 @@ _STEPS, _RESTARTS = Parameter(int, 100), Parameter(int, 1)
 _RUNS = {'num_steps': _STEPS, 'num_restarts': _RESTARTS}
 _APGD = {**_RUNS, 'large_eps': Parameter(bool, False)}
 _TARGETS = Parameter(int, 9)
+_PERCEPTUAL = {'projection': Parameter(str, 'newton')}
 _AUTOATTACK = 'Croce & Hein 2020 (arXiv:2003.01690)'
+_PAT = 'Laidlaw, Singla & Feizi 2021 (arXiv:2006.12655)'
 _FAB = 'Croce & Hein 2020 (arXiv:1907.02044)'
 _MADRY = lambda eps, num_steps: 2.5 * eps / max(num_steps, 1)
 
@@ -259,6 +269,30 @@ ATTACKS = {
     _single('sparse_rs_patch', budget='side'), 'Sparse-RS on a square: no gradient', ('patch',),
     {'num_queries': Parameter(int, 10_000), 'alpha_init': Parameter(float, 0.4)},
     'Croce et al. 2022 (arXiv:2006.12834)',
+  ),
+  'ppgd': Row(
+    _single('ppgd', budget='eps', own=('step_size',)), 'Perceptual PGD; step_size 2 eps / num_steps', ('lpips',),
+    {
+      'num_steps': Parameter(int, 40), 'cg_steps': Parameter(int, 5), 'damping': Parameter(float, 0.0),
+      'step_size': Parameter(float), 'kappa': Parameter(float, 1.0), **_PERCEPTUAL,
+    }, _PAT,
+  ),
+  'lpa': Row(
+    _single('lpa', budget='eps'), 'Lagrangian perceptual attack', ('lpips',), {
+      'num_steps': Parameter(int, 40), 'search_steps': Parameter(int, 5), 'kappa': Parameter(float, 1.0),
+      **_PERCEPTUAL,
+    }, _PAT,
+  ),
+  'fast-lpa': Row(
+    _single('fast_lpa', budget='eps'), 'Lagrangian perceptual attack in one descent', ('lpips',),
+    {'num_steps': Parameter(int, 20), **_PERCEPTUAL}, _PAT,
+  ),
+  'latent': Row(
+    latent_part, "Ascent in the latent of a functional threat; what is left out is the threat's own",
+    tuple(LATENTS), {
+      'num_steps': _STEPS, 'step_size': Parameter(float), 'optimizer': Parameter(str),
+      'penalty_weight': Parameter(float), 'random_start': Parameter(bool, False),
+    }, 'Laidlaw & Feizi 2019 (arXiv:1906.00001); Kang et al. 2019 (arXiv:1908.08016)',
   ),
 }  # fmt: skip
 """Name -> its row."""

@@ -7,6 +7,7 @@ import pathlib
 from certjax.configs._adversarial_presets import ADVERSARIAL_PRESETS
 from certjax.configs._levine_presets import LEVINE_PRESETS
 from certjax.configs._patchguard_presets import PATCHGUARD_PRESETS
+from certjax.configs._perceptual_presets import PERCEPTUAL_PRESETS
 from certjax.configs._schema import Train
 from certjax.configs._vit_presets import VIT_PRESETS
 
@@ -325,6 +326,7 @@ PRESETS = {
   **ADVERSARIAL_PRESETS,
   **LEVINE_PRESETS,
   **PATCHGUARD_PRESETS,
+  **PERCEPTUAL_PRESETS,
   **VIT_PRESETS,
   **{
     f'{objective}-mnist-{eps}': (

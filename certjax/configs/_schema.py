@@ -31,6 +31,8 @@ class Train:
   """Training method: noise, stability, stability-clean, smooth-adv-pgd, smooth-adv-ddn, macer, consistency,
   smooth-mix; without noise (--method none): clean; against attacks adversarial (linf, PGD), adversarial-l2,
   trades, trades-l2, mart, fast-adversarial (one step), free-adversarial (replays), adversarial-awp, trades-awp;
+  pat (perceptual), adversarial-stadv, -recolor, -jpeg, several: adversarial-random, -average, -maximum; compositions
+  adversarial-cd, -cs, -sd, -csd, trades-c, -cd, -cs, -sd, -csd;
   lipschitz (for Lipschitz networks), and at bounds of the network: ibp, crown-ibp, diffai, wong-kolter,
   sabr, mtl-ibp; against replaced pixels: patch-ibp, sparse-ibp; of its curvature (smooth networks): crt."""
   objective_parameters: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -198,12 +200,17 @@ class Attack(Evaluation):
 
   attacks: tuple[str, ...] = ('autoattack',)
   """Attacks to run (README's table names them): fgsm, pgd, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square,
-  deepfool, ddn, autoattack; few pixels pgd0, sparse-rs; patches patch-pgd, sparse-rs-patch."""
+  deepfool, ddn, autoattack; few pixels pgd0, sparse-rs; patches patch-pgd, sparse-rs-patch; perceptual
+  ppgd, lpa, fast-lpa; of all that comes after lpips below: latent."""
   norm: str = 'linf'
-  """Norm of the perturbation: linf, l2, l1, l0 (pixels, all channels together) or patch (one square)."""
+  """Threat: linf, l2, l1, l0 (pixels, all channels together), patch (one square), lpips (features of a
+  network), or a function of the image: stadv (flow), recolor, jpeg, elastic, fog, gabor, snow, composed."""
   eps: float | None = None
   """Largest size of the perturbation (has no default), in pixel values of [0, 1]; in whole pixels for l0
-  and patch (side)."""
+  and patch (side); else in the threat's own unit, which the table names."""
+  features: pathlib.Path | None = None
+  """Of lpips: directory of a training run whose network measures the distance (default: the attacked
+  network itself)."""
   options: dict[str, float | str] = dataclasses.field(default_factory=dict)
   """Parameters of attacks, as `--options pgd.num_steps 100 autoattack.version plus`."""
   batch_size: int = 100
@@ -302,6 +309,11 @@ class Report:
   """Add the accuracy that holds with probability 0.999 over the certificates' errors too."""
   tsv: pathlib.Path | None = None
   """Also write the first run as the field's TSV (idx label predict radius correct time)."""
+  threats: bool = False
+  """The runs are directories of `certjax attack`, one a threat, of one model and the same images: report the
+  accuracy under each, under all together, and which images fall to which."""
+  trained: tuple[str, ...] = ()
+  """With --threats: those that the model was trained against, as linf; adds the mean over the others."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Adversarial images on the disk, and what makes one of them count: looked at as it lies there.
 
-A file holds one batch: `index` int64[B], places in the data set, and `x_adv` float32[B, H, W, C]. Distances are
-measured on the host in float64. What float32 rounded while the point was made is forgiven:
+A file holds one batch: `index` int64[B], places in the data set, and `x_adv` float32[B, H, W, C]; of functional
+threats also `latent` float32[B, D] (`evaluate/_stored_sets.py`). Distances in a norm are measured on the host in
+float64. What float32 rounded while the point was made is forgiven:
 
   distance <= eps (1 + 1e-5) + 2^-24 n^(1/p)   for n values in L_p, p = 1, 2, inf; nothing where eps = 0
 
@@ -64,15 +65,7 @@ def check_adversarials(norm, eps, x, x_adv, where):
   Raises:
     ValueError: for another shape or type, a value outside [0, 1] or NaN, a distance above `allowance`.
   """
-  x_adv = np.asarray(x_adv)
-  if x_adv.dtype != np.float32 or x_adv.shape != x.shape:
-    raise ValueError(
-      f'{where}: adversarial images must be float32 of shape {x.shape}, got {x_adv.dtype} of shape '
-      f'{x_adv.shape}.'
-    )
-  inside = ((x_adv >= 0) & (x_adv <= 1)).reshape(len(x), -1).all(axis=1)  # NaN is not inside.
-  if not inside.all():
-    raise ValueError(f'{where}: row {int(np.argmin(inside))} has values outside [0, 1], or NaN.')
+  x_adv = check_images(x, x_adv, where)
   distances = np.array([host_distance(norm, *pair) for pair in zip(x, x_adv, strict=True)])
   far = distances > allowance(norm, float(eps), x[0].size)
   if far.any():
@@ -83,20 +76,51 @@ def check_adversarials(norm, eps, x, x_adv, where):
   return distances
 
 
-def write_adversarials(path, index, x_adv):
+def check_images(x, x_adv, where):
+  """The adversarial images as an array, unless they can be none.
+
+  Args:
+    x, x_adv, where: as in `check_adversarials`.
+
+  Raises:
+    ValueError: for another shape or type, a value outside [0, 1] or NaN.
+
+  Example:
+    >>> x = np.zeros((1, 1, 1, 1), np.float32)
+    >>> check_images(x, x + np.float32(2), 'here')
+    Traceback (most recent call last):
+    ...
+    ValueError: here: row 0 has values outside [0, 1], or NaN.
+  """
+  x_adv = np.asarray(x_adv)
+  if x_adv.dtype != np.float32 or x_adv.shape != x.shape:
+    raise ValueError(
+      f'{where}: adversarial images must be float32 of shape {x.shape}, got {x_adv.dtype} of shape '
+      f'{x_adv.shape}.'
+    )
+  inside = ((x_adv >= 0) & (x_adv <= 1)).reshape(len(x), -1).all(axis=1)  # NaN is not inside.
+  if not inside.all():
+    raise ValueError(f'{where}: row {int(np.argmin(inside))} has values outside [0, 1], or NaN.')
+  return x_adv
+
+
+def write_adversarials(path, index, x_adv, latent=None):
   """Writes a batch whole or not at all; equal arrays give equal bytes.
 
   Args:
     path: of the .npz file; its directory is made where missing.
     index: int[B].
     x_adv: float32[B, H, W, C].
+    latent: float32[B, D] of a functional threat, or None.
 
   Raises:
     OSError: if it cannot be written.
   """
   path = pathlib.Path(path)
   content = io.BytesIO()
-  np.savez(content, index=np.asarray(index, np.int64), x_adv=np.asarray(x_adv, np.float32))
+  arrays = {'x_adv': x_adv} if latent is None else {'x_adv': x_adv, 'latent': latent}
+  arrays = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+  np.savez(content, index=np.asarray(index, np.int64), **arrays)
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(f'.{path.name}.{os.getpid()}.part')
   try:
@@ -119,6 +143,18 @@ def read_adversarials(path, index):
   Raises:
     ValueError: for a missing or damaged file, or one of other images.
   """
+  return read_stored(path, index)['x_adv']
+
+
+def read_stored(path, index) -> dict:
+  """All arrays of a batch that `write_adversarials` wrote, but for the index.
+
+  Args:
+    path, index: as in `read_adversarials`.
+
+  Raises:
+    ValueError: as `read_adversarials`.
+  """
   remedy = 'remove its directory, and the same command attacks anew.'
   try:
     content = io.BytesIO(pathlib.Path(path).read_bytes())
@@ -128,12 +164,15 @@ def read_adversarials(path, index):
     ) from error
   try:
     with np.load(content, allow_pickle=False) as file:
-      there, x_adv = file['index'], file['x_adv']
+      arrays = {
+        name: file[name] for name in ('index', 'x_adv', *{'latent'}.intersection(file.files))
+      }
+      there = arrays.pop('index')
   except Exception as error:  # A damaged archive may raise anything.
     raise ValueError(f'{path}: damaged ({type(error).__name__}: {error}); {remedy}') from error
   if there.tolist() != np.asarray(index).tolist():
     raise ValueError(f'{path}: holds other images than its records; {remedy}')
-  return x_adv
+  return arrays
 
 
 def _extent(changed):

@@ -19,7 +19,8 @@ import jax
 import numpy as np
 
 from certjax import attacks, data, records
-from certjax.evaluate._adversarials import check_adversarials, read_adversarials, write_adversarials
+from certjax.evaluate._adversarials import read_stored, write_adversarials
+from certjax.evaluate._stored_sets import stored_set
 from certjax.evaluate._targets import on_grid
 
 CLEAN = 'clean'
@@ -94,7 +95,7 @@ def attacked(
       points of `attacks.autoattack` under fold_in(key, i).
     target: a `Target`.
     plan: dict from a name to a tuple of `attacks.Part`.
-    threat: the `Threat` of all of them.
+    threat: the `Threat` of all of them, or a `StoredSet`.
     images: `data.Images` or `data.Stream`, in increasing order of their index.
     header: dict of JSON values that the records depend on.
     batch_size: images an attack sees at once.
@@ -114,7 +115,7 @@ def attacked(
     raise ValueError(f'`directory` keeps adversarial images and must be local, got {directory}.')
   if batch_size < 1:
     raise ValueError(f'`batch_size` must be at least 1, got {batch_size}.')
-  run = _Run(key, target, threat, header, batch_size, stop, watch or _unwatched)
+  run = _Run(key, target, stored_set(threat), header, batch_size, stop, watch or _unwatched)
   if (clean := _part(run, directory / CLEAN, images, None, 0)) is None:
     return None
   done = {}
@@ -198,9 +199,10 @@ def _batch(run, directory, batch, part, number, start, known):
   if part is not None:
     place = directory / 'adversarial' / f'{start:08}.npz'
     if not any(int(i) in known for i in index):  # The array comes before its records.
-      write_adversarials(place, index, _attack(run, part, x, batch.labels, index, number))
-    x_adv = read_adversarials(place, index)
-    distance = check_adversarials(run.threat.norm, run.threat.eps, x, x_adv, place)
+      found = _attack(run, part, x, batch.labels, index, number)
+      write_adversarials(place, index, *run.threat.store(x, found).values())
+    stored = read_stored(place, index)
+    x_adv, distance = stored['x_adv'], run.threat.check(x, stored, place)
   predict = run.target.judge(x_adv, index)
   rows = [
     {
@@ -220,12 +222,12 @@ def _batch(run, directory, batch, part, number, start, known):
 
 
 def _attack(run, part, x, labels, index, number):
-  """float32[B, H, W, C], the batch padded to the one shape that is compiled."""
+  """What the attack returns, float32[B, ...], of the batch padded to the one shape that is compiled."""
   columns = {'x': x, 'y': np.asarray(labels, np.int32), 'index': np.asarray(index, np.uint32)}
   full, mask = data.pad_batch(columns, run.batch_size)
-  x_adv = _attack_rows(part.attack, run.key, np.uint32(number), run.target.model_fn, *full.values())
-  x_adv = np.asarray(x_adv, np.float32)[mask]
-  return x_adv if run.target.grid is None else on_grid(x, x_adv, run.target.grid)
+  found = _attack_rows(part.attack, run.key, np.uint32(number), run.target.model_fn, *full.values())
+  found = np.asarray(found, np.float32)[mask]
+  return found if run.target.grid is None else on_grid(x, found, run.target.grid)
 
 
 @functools.partial(jax.jit, static_argnums=0)

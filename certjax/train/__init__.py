@@ -18,6 +18,7 @@ from certjax.train._masked_features import masked_features
 from certjax.train._metrics import open_metrics
 from certjax.train._objectives import ATTACKED, CERTIFIED, OBJECTIVES, REPLACED, objective
 from certjax.train._optimizer import optimizer, schedule
+from certjax.train._pat import pat
 from certjax.train._patch import patch_ibp, sparse_ibp
 from certjax.train._perturb import adversarial
 from certjax.train._radius import DEFAULT_EPS, smooth_ramp
@@ -26,6 +27,12 @@ from certjax.train._smoothadv import smooth_adv
 from certjax.train._smoothmix import Mixed, smooth_mix
 from certjax.train._stability import stability
 from certjax.train._step import TrainState, init_state, make_step
+from certjax.train._threat_models import (
+  THREAT_MODELS,
+  adversarial_all,
+  adversarial_composed,
+  trades_composed,
+)
 from certjax.train._trades import trades
 
 __all__ = [
@@ -39,9 +46,12 @@ __all__ = [
   'PerturbedWeights',
   'Replayed',
   'Replays',
+  'THREAT_MODELS',
   'TrainState',
   'TrainedRun',
   'adversarial',
+  'adversarial_all',
+  'adversarial_composed',
   'adversarial_training',
   'augmented',
   'awp',
@@ -68,6 +78,7 @@ __all__ = [
   'objective',
   'open_metrics',
   'optimizer',
+  'pat',
   'patch_ibp',
   'read_config',
   'restore',
@@ -81,5 +92,6 @@ __all__ = [
   'sparse_ibp',
   'stability',
   'trades',
+  'trades_composed',
   'wong_kolter',
 ]

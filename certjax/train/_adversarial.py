@@ -131,8 +131,8 @@ def check_search(**numbers):
 
 
 _UNITS = {
-  'eps': 'pixel values',
-  'step_size': 'pixel values',
+  'eps': 'in the unit of the threat',
+  'step_size': 'in the unit of the threat',
   'num_steps': 'a count',
   'num_replays': 'a count',
 }

@@ -16,10 +16,12 @@ from certjax.train._losses import cross_entropy
 from certjax.train._macer import macer
 from certjax.train._mart import mart
 from certjax.train._masked_features import masked_features
+from certjax.train._pat import pat
 from certjax.train._patch import DEFAULT_PIXELS, DEFAULT_SIDE, patch_ibp, sparse_ibp
 from certjax.train._smoothadv import smooth_adv
 from certjax.train._smoothmix import smooth_mix
 from certjax.train._stability import stability
+from certjax.train._threat_models import THREAT_MODELS
 from certjax.train._trades import trades
 
 OBJECTIVES = {
@@ -43,6 +45,8 @@ OBJECTIVES = {
   'trades-l2': functools.partial(trades, eps=0.5, threat=threats.l2),
   'trades-awp': functools.partial(trades, gamma=5e-3),
   'mart': mart,
+  'pat': pat,
+  **THREAT_MODELS,
   'ibp': ibp,
   'crown-ibp': crown_ibp,
   'diffai': diffai,
@@ -60,9 +64,11 @@ REPLACED = {'patch-ibp': ('side', DEFAULT_SIDE), 'sparse-ibp': ('pixels', DEFAUL
 """Methods that train for a proof against replaced pixels: the parameter that says how many, and its default."""
 ATTACKED = (
   'adversarial', 'adversarial-l2', 'adversarial-awp', 'fast-adversarial', 'free-adversarial', 'trades',
-  'trades-l2', 'trades-awp', 'mart',
+  'trades-l2', 'trades-awp', 'mart', 'pat', *THREAT_MODELS,
 )  # fmt: skip
 """Methods that train against an attack, without noise and without a proof."""
+# Parameters that the name of a method fixes, or Python gives.
+_CODE = ('attack', 'threat', 'variant', 'embed', 'parts')
 # Trained on images without noise.
 _CLEAN = (
   'lipschitz', 'multi-margin', 'clean', 'crt', 'masked-features', *ATTACKED, *CERTIFIED, *REPLACED,
@@ -104,9 +110,7 @@ def objective(name, smoothing, *, sigma, warmup_steps=0, **parameters) -> dict:
   make = OBJECTIVES[name]
   known = inspect.signature(make).parameters
   ours = {'smoothing': smoothing, 'sigma': sigma, 'warmup_steps': warmup_steps}
-  allowed = [
-    parameter for parameter in known if parameter not in (*ours, 'attack', 'threat', 'variant')
-  ]
+  allowed = [parameter for parameter in known if parameter not in (*ours, *_CODE)]
   if unknown := [parameter for parameter in parameters if parameter not in allowed]:
     raise ValueError(
       f'objective {name!r} has no parameter {", ".join(unknown)}; it takes {", ".join(allowed)}.'

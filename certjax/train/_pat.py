@@ -1,41 +1,43 @@
 """Perceptual adversarial training (Laidlaw, Singla & Feizi 2021): the worst points within an LPIPS distance.
 
 Self-bounded, the distance is measured in the network that is being trained: one pass gives activations
-and logits, and no second network is needed.
+and logits, and no second network is needed. Externally bounded, another network's stay as they are.
 """
 
+import jax
 import jax.numpy as jnp
 
-from certjax import attacks, models
+from certjax.attacks._lpa import fast_lpa
+from certjax.models._features import features_of
 from certjax.train._adversarial import check_search
 from certjax.train._copies import Objective, ramp
 from certjax.train._losses import cross_entropy
-from certjax.train._perturb import adversarial
 
 
-def pat(*, eps=0.5, num_steps=10, attack=None, warmup_steps=0) -> Objective:
+def pat(*, eps=0.5, num_steps=10, embed=None, only_correct=True, warmup_steps=0) -> Objective:
   """Cross-entropy at the end of Fast-LPA, from each image that the network gets right.
 
     loss = -(1/B) sum_b log softmax(f(x'_b))_{y_b},   |phi(x'_b) - phi(x_b)|_2 <= eps, softly
 
   The attack does not project, as in the paper: its penalty alone holds x' near, and some points end
-  outside of eps. An image that is misclassified already stays as it is.
+  outside of eps. It sees the model in evaluation mode. A step costs about 22 forward and 11 backward
+  passes at 10 steps, where PGD's costs 12 and 11.
 
   Args:
     eps: largest LPIPS distance (the root), by the network itself: 0.5 on CIFAR-10, 0.25 on ImageNet-100.
       With AlexNet's, 1.0 on CIFAR-10.
     num_steps: steps of the attack.
-    attack: `(eps, num_steps) -> Attack`; default self-bounded Fast-LPA. With another network's
-      embedding, `lambda eps, num_steps: attacks.fast_lpa(embed, eps=eps, num_steps=num_steps,
-      projection='none')`.
+    embed: None for phi of the network in training; or `x[B, H, W, C] -> phi[B, D]`, as
+      `distances.embedding` of another network's `FeatureFn`, which stays as it is.
+    only_correct: leave an image that is misclassified already as it is.
     warmup_steps: steps over which eps grows from 0.
 
   Returns:
     An `Objective`.
 
   Raises:
-    ValueError: unless `eps` and `num_steps` are positive; in training, for a module without default taps
-      (`models.taps_of`).
+    ValueError: unless `eps` and `num_steps` are positive; in training, self-bounded, for a module without
+      default taps.
 
   Example:
     >>> objective = pat(eps=0.25)
@@ -45,19 +47,15 @@ def pat(*, eps=0.5, num_steps=10, attack=None, warmup_steps=0) -> Objective:
   """
   # Deviation: eps may grow; the paper's learning rate grows instead.
   check_search(eps=eps, num_steps=num_steps)
-  make = _self_bounded if attack is None else attack
-  make(eps, num_steps)  # Its complaints come before any tracing.
 
   def perturb(keys, model_fn, x, y, step):
-    search = adversarial(make(eps * ramp(step, warmup_steps), num_steps))
-    x_adv = search(keys, model_fn, x, y, step)
+    search = fast_lpa(
+      embed, eps=eps * ramp(step, warmup_steps), num_steps=num_steps, projection='none'
+    )
+    x_adv = search(keys, features_of(model_fn) if embed is None else model_fn, x, y)
+    if not only_correct:
+      return x_adv
     correct = jnp.argmax(model_fn(x), axis=-1) == y
-    return jnp.where(correct.reshape(-1, *(1,) * (x.ndim - 1)), x_adv, x)
+    return jax.vmap(jnp.where)(correct, x_adv, x)
 
   return Objective(cross_entropy, perturb)
-
-
-def _self_bounded(eps, num_steps):
-  return models.self_bounded(
-    attacks.fast_lpa(None, eps=eps, num_steps=num_steps, projection='none')
-  )

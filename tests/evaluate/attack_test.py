@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from certjax import attacks, certify, configs, data, evaluate, records, smoothing, threats
-from certjax.evaluate import _adversarials, _attack, _targets
+from certjax.attacks import functional
+from certjax.evaluate import _adversarials, _attack, _stored_sets, _targets
 
 pytestmark = pytest.mark.usefixtures('compiled_fast')
 
@@ -225,6 +226,110 @@ def test_a_forgery_is_found(tmp_path, images, forgery):
     lines.write_bytes(lines.read_bytes().replace(old, new, 1))
   with pytest.raises(ValueError, match=said):
     run(tmp_path, images, plan)
+
+
+SEARCH = {'num_steps': 3, 'step_size': 0.03, 'optimizer': 'sign'}
+
+
+def latents(threat):
+  """A plan of its search, and the set that checks it."""
+  part = attacks.Part('latent', _stored_sets.latent_search(threat, **SEARCH), {})
+  return {'latent': (part,)}, _stored_sets.latent_set(threat.name, threat, batch_size=3)
+
+
+def test_latents_are_those_of_the_search(tmp_path, images):
+  threat = functional.additive(EPS)
+  plan, reach = latents(threat)
+  result = run(tmp_path, images, plan, threat=reach)
+  assert 0 < result.survives('latent').sum() < NUMBER - 1
+  seen = result.parts['latent'][0].index
+  x, y = data.to_float(images.images[seen // 5]), jnp.asarray(images.labels[seen // 5])
+  keys = jax.random.split(jax.random.key(0), len(seen))  # Nothing is drawn.
+  whole = functional.latent_attack(threat, **SEARCH)
+  x_adv = jax.jit(lambda keys, x, y: whole(keys, linear, x, y))(keys, x, y)
+  stored = [_adversarials.read_stored(path, index) for path, index in batches(tmp_path, seen)]
+  latent = np.concatenate([arrays['latent'] for arrays in stored])
+  image = np.concatenate([arrays['x_adv'] for arrays in stored])
+  np.testing.assert_allclose(image, x_adv, atol=1e-6)
+  np.testing.assert_allclose(np.clip(x + latent.reshape(x.shape), 0, 1), image, atol=1e-6)
+  distance = result.parts['latent'][0].distance
+  np.testing.assert_allclose(distance, np.abs(latent).max(axis=1))
+  assert distance.max() == np.float32(EPS)
+
+
+def batches(out, index):
+  paths = sorted((out / 'latent' / 'adversarial').iterdir())
+  return zip(paths, np.split(index, range(3, len(index), 3)), strict=True)
+
+
+def test_a_latent_of_random_places_makes_its_image_again(tmp_path, images):
+  threat = functional.snow(0.5, number=2)
+  plan, reach = latents(threat)
+  run(tmp_path, images, plan, threat=reach)
+  x = data.to_float(images.images[[0, 1, 3]])
+  stored = _adversarials.read_stored(
+    tmp_path / 'latent' / 'adversarial' / '00000000.npz', [0, 5, 15]
+  )
+  latent = stored['latent']
+  assert latent.shape == (3, 2 + 4 + 2) and len(np.unique(latent[:, 2])) == 3
+  assert (reach.check(x, stored, 'here') <= 0.5).all() and latent[:, :2].max() > 0
+  dark = {**stored, 'latent': latent * np.where(np.arange(8) < 2, -1, 1).astype(np.float32)}
+  with pytest.raises(ValueError, match='has a latent at distance .*, outside of snow at 0.5'):
+    reach.check(x, dark, 'here')  # No larger, but of the other sign.
+  with pytest.raises(ValueError, match='from what its latent makes'):
+    reach.check(x, {**stored, 'x_adv': stored['x_adv'][::-1]}, 'here')
+  nan = {**stored, 'latent': latent * np.float32(np.nan)}
+  with pytest.raises(ValueError, match='row 0 has a latent at distance nan'):
+    reach.check(x, nan, 'here')
+
+
+def activations(scale, x):
+  """Two channels, so that phi is the direction of (x, scale)."""
+  return (jnp.concatenate([x, jnp.full_like(x, scale)], axis=-1),), linear(x)
+
+
+def test_perceptual_distances_are_measured_again(tmp_path, images):
+  feature_fn = jax.tree_util.Partial(activations, np.float32(0.5))
+  target = evaluate.plain_target(linear, batch_size=3)
+  climbed = _stored_sets.perceptual_target(target, feature_fn, own=False)
+  part = attacks.Part('lpa', attacks.fast_lpa(eps=0.04, num_steps=2, projection='bisection'), {})
+  reach = _stored_sets.perceptual_set(0.04, feature_fn, batch_size=3)
+  result = run(tmp_path, images, {'lpa': (part,)}, threat=reach, target=climbed)
+  assert 0 < result.survives('lpa').sum() < NUMBER - 1
+  assert _stored_sets.perceptual_target(target, feature_fn, own=True).model_fn is feature_fn
+  x = data.to_float(images.images[[0, 1, 3]])
+  with np.load(tmp_path / 'lpa' / 'adversarial' / '00000000.npz') as file:
+    stored = {'x_adv': file['x_adv']}
+  phi = lambda x: np.concatenate([x, np.full_like(x, 0.5)], -1) / np.hypot(x, 0.5)
+  by_hand = np.sqrt(
+    ((phi(stored['x_adv'].astype(float)) - phi(x.astype(float))) ** 2).sum((1, 2, 3)) / 9
+  )
+  found = reach.check(x, stored, 'here')
+  np.testing.assert_allclose(found, by_hand, rtol=1e-5)
+  np.testing.assert_array_equal(found, result.parts['lpa'][0].distance[:3])
+  assert found.max() > 0.03
+  narrow = _stored_sets.perceptual_set(float(found.max()) - 3e-4, feature_fn, batch_size=3)
+  with pytest.raises(ValueError, match='is at LPIPS distance .*, beyond eps='):
+    narrow.check(x, stored, 'here')
+  with pytest.raises(ValueError, match='outside'):
+    reach.check(x, {'x_adv': x * np.float32(np.nan)}, 'here')
+
+
+def test_at_0_an_image_is_itself(images):
+  """Even where features are blind, or a latent lies in its set."""
+  x = data.to_float(images.images[:3])
+  moved = np.nextafter(x, np.float32(1))
+  blind = jax.tree_util.Partial(lambda x: ((0 * x,), linear(x)))
+  sets = {
+    'lpips': _stored_sets.perceptual_set(0.0, blind, batch_size=3),
+    'stadv': _stored_sets.latent_set('stadv', functional.stadv(0.0), batch_size=3),
+  }
+  for name, reach in sets.items():
+    stored = reach.store(x, np.zeros((3, 18)) if name == 'stadv' else x)
+    np.testing.assert_array_equal(stored['x_adv'], x)
+    assert reach.check(x, stored, 'here').tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match='row 0 differs by .*beyond eps=0'):
+      reach.check(x, {**stored, 'x_adv': moved}, 'here')
 
 
 def test_distances_of_the_host_are_those_of_the_threats():

@@ -1,45 +1,124 @@
 """PAT: the attack is Fast-LPA on the network in training, from what it gets right."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from certjax import models
+from certjax import models, parallel, train
 from certjax.attacks._lpa import fast_lpa
 from certjax.models._features import features_of
-from certjax.train._pat import pat
+
+pytestmark = pytest.mark.usefixtures('compiled_fast')
 
 MODULE = models.DigitsCNN(10, width=2)
-X = np.random.default_rng(0).uniform(0, 1, (4, 8, 8, 1)).astype(np.float32)
+X = np.random.default_rng(0).uniform(0, 1, (8, 8, 8, 1)).astype(np.float32)
+KEYS = jax.random.split(jax.random.key(0), 8)
+RIGHT = np.arange(8) % 2 == 0  # Which labels are the network's own answers.
+
+
+class Normalised(nn.Module):
+  """BatchNorm: evaluation mode and training mode differ."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    axis = parallel.AXIS if train else None
+    x = nn.Dense(4)(x.reshape(len(x), -1))
+    x = nn.BatchNorm(use_running_average=not train, momentum=0.5, axis_name=axis)(x)
+    return nn.Dense(2)(nn.tanh(x))
+
+
+def drawn(module, x):
+  """Variables of a network that answers differently from image to image."""
+  rng, shapes = np.random.default_rng(1), jax.eval_shape(module.init, jax.random.key(1), x)
+  return jax.tree.map(lambda leaf: np.float32(0.3 * rng.normal(size=leaf.shape)), shapes)
+
+
+def labels(model_fn, right):
+  answer = jnp.argmax(model_fn(X[: len(right)]), axis=1).astype(jnp.int32)
+  return jnp.where(right, answer, (answer + 1) % 10)
+
+
+def flat(x):
+  return x.reshape(len(x), -1)
 
 
 def test_attacks_what_is_classified_correctly():
-  """The same points as Fast-LPA's, without a projection; what is wrong already stays."""
+  """The same points as Fast-LPA's, without a projection; what is wrong already stays, bit for bit."""
 
   @jax.jit
-  def run(variables, keys, x, y, step):
+  def run(variables, keys, x, right, step):
     model_fn = models.bind(MODULE, variables)
-    label = jnp.argmax(model_fn(x), axis=1).astype(jnp.int32)
-    y = jnp.where(y < 0, label, (label + 1) % 10)
-    perturb = pat(eps=0.2, num_steps=3, warmup_steps=10).perturb
+    y = labels(model_fn, right)
+    found = train.pat(eps=0.2, num_steps=3, warmup_steps=10).perturb(keys, model_fn, x, y, step)
+    every = train.pat(eps=0.2, num_steps=3, warmup_steps=10, only_correct=False)
     attack = fast_lpa(None, eps=0.1, num_steps=3, projection='none')
-    return perturb(keys, model_fn, x, y, step), attack(keys, features_of(model_fn), x, y)
+    expected = attack(keys, features_of(model_fn), x, y)
+    return found, every.perturb(keys, model_fn, x, y, step), expected
 
-  rng, keys = np.random.default_rng(1), jax.random.split(jax.random.key(0), 4)
-  shapes = jax.eval_shape(MODULE.init, jax.random.key(1), X)
-  variables = jax.tree.map(lambda leaf: np.float32(0.3 * rng.normal(size=leaf.shape)), shapes)
-  found, expected = run(variables, keys, X, np.array([-1, 0, -1, 0], np.int32), np.int32(4))
-  np.testing.assert_allclose(found[::2], expected[::2], atol=1e-6)
-  assert np.array_equal(found[1::2], X[1::2])
-  assert np.abs(found[::2] - X[::2]).max() > 0.02
+  variables = drawn(MODULE, X)
+  found, every, expected = run(variables, KEYS, X, RIGHT, np.int32(4))
+  np.testing.assert_allclose(found[RIGHT], expected[RIGHT], atol=1e-6)
+  np.testing.assert_allclose(every, expected, atol=1e-6)
+  assert np.array_equal(found[~RIGHT], X[~RIGHT])
+  assert np.abs(every - X).max(axis=(1, 2, 3)).min() > 0.02
+  first = run(variables, KEYS, X, RIGHT, np.int32(0))[0]
+  assert run._cache_size() == 1  # A step is data.
+  assert np.abs(first - X).max() < np.abs(found - X).max()
 
 
-def test_another_attack_and_bad_arguments():
-  made = []
-  objective = pat(eps=0.3, num_steps=7, attack=lambda *given: made.append(given))
-  assert made == [(0.3, 7)] and objective.perturb is not None
-  with pytest.raises(ValueError, match='`eps` must be positive'):
-    pat(eps=0.0)
-  with pytest.raises(ValueError, match='`num_steps` must be positive'):
-    pat(num_steps=0)
+def test_another_network_measures():
+  """`embed` bounds the attack, of a model of any kind; one image is a row of eight."""
+  w = 0.1 * np.random.default_rng(2).normal(size=(64, 3)).astype(np.float32)
+  linear, y = (lambda x: flat(x) @ w), jnp.argmax(flat(X) @ w, axis=1).astype(jnp.int32)
+  objective = train.pat(eps=0.5, num_steps=4, embed=flat, only_correct=False)
+  perturb = jax.jit(lambda keys, x, y: objective.perturb(keys, linear, x, y, 0))
+  attack = fast_lpa(flat, eps=0.5, num_steps=4, projection='none')
+  whole = perturb(KEYS, X, y)
+  np.testing.assert_allclose(whole, attack(KEYS, linear, X, y), atol=1e-6)
+  np.testing.assert_allclose(whole[2:3], perturb(KEYS[2:3], X[2:3], y[2:3]), atol=1e-6)
+  # phi is x itself: the penalty holds the points at about the distance of eps.
+  distances = np.linalg.norm(flat(np.asarray(whole) - X), axis=1)
+  assert distances.min() > 0.25 and distances.max() < 0.75
+
+
+def test_a_step_descends_at_points_found_in_evaluation_mode():
+  """The loss of a step is that of the pass in training mode over them, and it moves the weights."""
+  module, tx, y = Normalised(), optax.sgd(0.1), np.arange(4) % 2
+  batch = {'x': X[:4], 'y': y.astype(np.int32), 'index': np.arange(4, dtype=np.int32)}
+  method = train.pat(eps=0.5, num_steps=2, embed=flat, only_correct=False)._asdict()
+  state, seen = train.init_state(jax.random.key(0), module, tx, X.shape[1:]), []
+  first = jax.device_get(state)
+  after = train.fit(
+    train.make_step(module, tx, **method), state, [batch],
+    key=jax.random.key(1), mesh=parallel.data_mesh(jax.devices()[:1]), log_every=1,
+    on_log=lambda step, metrics: seen.append(metrics),
+  )  # fmt: skip
+
+  def expected(root, state):
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(root, 0), batch['index'])
+    keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+    x_adv = method['perturb'](keys, models.bind(module, state.variables), X[:4], batch['y'], 0)
+    apply = lambda x: module.apply(state.variables, x, train=True, mutable=['batch_stats'])[0]
+    return optax.softmax_cross_entropy_with_integer_labels(apply(x_adv), batch['y']).mean()
+
+  mesh, whole = parallel.data_mesh(jax.devices()[:1]), parallel.REPLICATED
+  loss = parallel.pmap(expected, mesh, (whole, whole), whole)(jax.random.key(1), first)
+  assert seen[0]['loss'] == pytest.approx(float(loss), rel=1e-4)
+  moved = jax.tree.map(lambda a, b: np.abs(a - np.asarray(b)).max(), first.params, after.params)
+  assert max(jax.tree.leaves(moved)) > 1e-3
+
+
+@pytest.mark.parametrize(
+  'parameters, said',
+  [
+    (dict(eps=0.0), '`eps` must be positive'),
+    (dict(num_steps=0), '`num_steps` must be positive'),
+    (dict(embed=1.0), 'has no parameter embed; it takes eps, num_steps, only_correct'),
+  ],
+)
+def test_bad_parameters(parameters, said):
+  with pytest.raises(ValueError, match=said):
+    train.objective('pat', None, sigma=0.0, **parameters)

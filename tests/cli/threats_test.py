@@ -1,0 +1,241 @@
+"""`certjax attack` beyond norms, and `certjax report --threats`: flows, LPIPS, unions, forgeries, bad input."""
+
+import collections
+import json
+
+import numpy as np
+import pytest
+
+from certjax import data, evaluate, records
+from certjax.cli import _attack
+from certjax.report import _attacked
+
+pytestmark = pytest.mark.usefixtures('compiled_fast')
+
+SMALL = ('--evenly', 20, '--batch-size', 10)
+STADV = (
+  '--norm', 'stadv', '--eps', 0.1, '--attacks', 'latent', '--options', 'latent.num_steps', 2, 'latent.step_size', 0.03,
+)  # fmt: skip
+LPIPS = (
+  '--norm', 'lpips', '--eps', 0.3, '--attacks', 'fast-lpa', '--options', 'fast-lpa.num_steps', 3,
+  'fast-lpa.projection', 'bisection',
+)  # fmt: skip
+LINF = ('--norm', 'linf', '--eps', 0.1, '--attacks', 'fgsm')
+THREATS = {'stadv': STADV, 'lpips': LPIPS, 'linf': LINF}
+
+
+@pytest.fixture(scope='module')
+def run(data_dir, tmp_path_factory):
+  """A digits network after 40 steps, and one directory a threat beside it."""
+  from certjax import cli
+
+  out = tmp_path_factory.mktemp('threats') / 'run'
+  training = (
+    'train', 'digits', '--method', 'none', '--objective', 'clean', '--out', out, '--data-dir', data_dir,
+    '--num-epochs', 2,
+  )  # fmt: skip
+  with pytest.MonkeyPatch.context() as patch:
+    # They take compiling, and are tested elsewhere.
+    patch.setattr(_attack, '_flags', lambda target, images: [])
+    for line in (
+      training,
+      *(('attack', out, *SMALL, *o, '--out', out / n) for n, o in THREATS.items()),
+    ):
+      assert cli.main([str(argument) for argument in line]) == 0
+    yield out
+
+
+def refused(outcome, *parts):
+  errors = [line for line in outcome.err.splitlines() if line.startswith('certjax: error: ')]
+  assert outcome.code == 2 and len(errors) == 1, outcome
+  assert all(part in errors[0] for part in parts), errors
+
+
+def right(directory, attack):
+  """(indices that are right without the attack, and those that are still right under it)."""
+  clean = {r['index'] for r in records.read(directory / 'clean')[1] if r['predict'] == r['label']}
+  return clean, {r['index'] for r in records.read(directory / attack)[1] if not r['success']}
+
+
+def stored(directory, attack):
+  """Path, index and arrays of the first batch."""
+  path = directory / attack / 'adversarial' / '00000000.npz'
+  with np.load(path) as file:
+    return path, {name: file[name].copy() for name in file.files}
+
+
+def test_union_is_the_and_of_the_columns(command, run, tmp_path):
+  directories = [run / name for name in THREATS]
+  done = command('report', '--threats', *directories, '--trained', 'linf', '--out', tmp_path)
+  assert done.code == 0, done.err
+  summary = json.loads((tmp_path / 'threats.json').read_text())
+  clean, _ = right(run / 'linf', 'fgsm')
+  alive = {name: right(run / name, options[5])[1] for name, options in THREATS.items()}
+  assert all(0 < len(alive[name]) < len(clean) for name in ('linf', 'stadv')), alive
+  assert len(alive['lpips']) < len(clean)
+  union = alive['stadv'] & alive['linf']  # LPIPS is in no union.
+  assert summary['union'] == len(union) / 20 and summary['union_of'] == ['stadv', 'linf']
+  assert [row['accuracy'] for row in summary['threats']] == [len(alive[n]) / 20 for n in THREATS]
+  assert summary['unseen_mean'] == pytest.approx((len(alive['stadv']) + len(alive['lpips'])) / 40)
+  exact = collections.Counter(tuple(n for n in THREATS if i not in alive[n]) for i in clean)
+  assert {tuple(s['broken_by']): s['images'] for s in summary['subsets']} == exact
+  assert f'| union | stadv, linf | | {len(union) / 20:.4f} | |' in done.out
+  assert (tmp_path / 'threats.md').read_text().strip() in done.out
+
+
+def column(norm, eps, correct, clean=(1, 1, 1, 1, 1)):
+  correct, clean = np.array(correct, bool), np.array(clean, bool)
+  return _attacked.Column(norm, eps, 'unit', ('a',), np.arange(5), clean, correct, {})
+
+
+def test_unions_and_subsets_by_hand():
+  columns = [
+    column('linf', 0.1, [1, 1, 1, 0, 1]), column('l2', 0.5, [1, 0, 1, 1, 1]), column('jpeg', 1, [1, 1, 1, 0, 1]),
+    column('linf', 0.2, [1, 1, 0, 1, 1]), column('lpips', 0.5, [0, 0, 0, 0, 1]),
+  ]  # fmt: skip
+  summary = _attacked.threats_summary(columns, ('linf 0.1', 'linf 0.2'))
+  assert [row['name'] for row in summary['threats']] == [
+    'linf 0.1',
+    'l2',
+    'jpeg',
+    'linf 0.2',
+    'lpips',
+  ]
+  assert [row['accuracy'] for row in summary['threats']] == [0.8, 0.8, 0.8, 0.8, 0.2]
+  assert summary['union'] == 0.4 and 'lpips' not in summary['union_of']
+  assert summary['unseen_mean'] == pytest.approx((0.8 + 0.8 + 0.2) / 3)
+  assert [(s['broken_by'], s['images']) for s in summary['subsets']] == [
+    ([], 1), (['lpips'], 1), (['l2', 'lpips'], 1), (['linf 0.2', 'lpips'], 1),
+    (['linf 0.1', 'jpeg', 'lpips'], 1),
+  ]  # fmt: skip
+  # What is wrong without an attack is broken by none of them.
+  wrong = [column('lpips', 0.5, [0, 0, 1, 1, 1], (1, 0, 1, 1, 1))]
+  summary = _attacked.threats_summary(wrong)
+  assert summary['union'] is None and summary['unseen_mean'] is None
+  assert [s['images'] for s in summary['subsets']] == [3, 1] and summary['clean'] == 0.8
+
+
+def test_what_is_stored_lies_in_its_set(run):
+  header, lines = records.read(run / 'stadv' / 'latent')
+  assert header['norm'] == 'stadv' and header['unit'] == 'normalised flow' and header['eps'] == 0.1
+  assert header['settings']['optimizer'] == 'adam'
+  assert header['settings']['penalty_weight'] == pytest.approx(0.0025 / 0.1)
+  _, arrays = stored(run / 'stadv', 'latent')
+  sizes = np.abs(arrays['latent']).max(axis=1)
+  assert arrays['latent'].shape[1] == 8 * 8 * 2 and sizes.max() <= 0.1 + 1e-6
+  assert [line['distance'] for line in lines[:10]] == pytest.approx(sizes.tolist())
+  header, lines = records.read(run / 'lpips' / 'fast-lpa')
+  assert header['features'] == 'the attacked network' and header['unit'] == 'LPIPS distance'
+  assert (
+    all(line['distance'] <= 0.3003 for line in lines)
+    and 'latent' not in stored(run / 'lpips', 'fast-lpa')[1]
+  )
+
+
+def test_forgeries_are_found(command, run):
+  again = lambda name: command('attack', run, *SMALL, *THREATS[name], '--out', run / name)
+  path, arrays = stored(run / 'stadv', 'latent')
+  index, x_adv, latent = arrays['index'], arrays['x_adv'], arrays['latent']
+  before = path.read_bytes()
+  evaluate.write_adversarials(path, index, x_adv, latent * 9)
+  refused(again('stadv'), 'has a latent at distance', 'outside of stadv at 0.1')
+  evaluate.write_adversarials(path, index, np.clip(x_adv + np.float32(0.01), 0, 1), latent)
+  refused(again('stadv'), 'row 0 differs by 0.01', 'from what its latent makes')
+  evaluate.write_adversarials(path, index, x_adv)
+  refused(again('stadv'), 'holds no latents float32[10, D] of stadv')
+  evaluate.write_adversarials(path, index, x_adv, latent)
+  assert path.read_bytes() == before and again('stadv').code == 0
+  path, arrays = stored(run / 'lpips', 'fast-lpa')
+  before = path.read_bytes()
+  evaluate.write_adversarials(path, arrays['index'], 1 - arrays['x_adv'])
+  refused(again('lpips'), 'row 0 is at LPIPS distance', 'beyond eps=0.3')
+  path.write_bytes(before)
+  # A table that its records do not make.
+  path = run / 'linf' / 'attacks.json'
+  summary, whole = json.loads(path.read_text()), path.read_text()
+  summary['worst_case']['correct'] += 1
+  path.write_text(json.dumps(summary))
+  refused(command('report', '--threats', run / 'linf'), 'attacks.json says')
+  path.write_text(whole)
+
+
+def test_another_network_may_measure(command, run, tmp_path):
+  options = (*LPIPS[:-4], '--options', 'fast-lpa.num_steps', 1, '--features', run)
+  done = command('attack', run, '--evenly', 10, '--batch-size', 10, *options, '--out', tmp_path)
+  assert done.code == 0, done.err
+  header, lines = records.read(tmp_path / 'fast-lpa')
+  assert header['features'] == header['weights_sha256']  # Here it is the same network.
+  assert max(line['distance'] for line in lines) > 0.1
+
+
+def test_a_bound_of_0_changes_nothing(command, run, data_dir, tmp_path):
+  options = (
+    '--norm',
+    'stadv',
+    '--eps',
+    0,
+    '--attacks',
+    'latent',
+    '--options',
+    'latent.num_steps',
+    1,
+  )
+  done = command('attack', run, *SMALL, *options, '--out', tmp_path)
+  assert done.code == 0, done.err
+  summary = json.loads((tmp_path / 'attacks.json').read_text())
+  assert summary['worst_case']['correct'] == summary['clean']['correct'] > 0
+  _, arrays = stored(tmp_path, 'latent')
+  test = data.load('digits', 'test', data_dir=data_dir)
+  images = dict(zip(test.index.tolist(), data.to_float(test.images), strict=True))
+  for index, x_adv in zip(arrays['index'].tolist(), arrays['x_adv'], strict=True):
+    np.testing.assert_array_equal(x_adv, images[index])
+
+
+@pytest.mark.parametrize(
+  'options, parts',
+  [
+    (('--norm', 'stadv', '--eps', 0.1), ('autoattack is for linf', "'stadv'", 'there are latent')),
+    (('--norm', 'linf', '--eps', 0.1, '--attacks', 'lpa'), ('lpa is for lpips', 'autoattack')),
+    (('--norm', 'stadv', '--eps', 8, '--attacks', 'latent'), ('`eps` must be at most 2',)),
+    (('--norm', 'lpips', '--eps', -1, '--attacks', 'lpa'), ('`eps` must be at least 0', 'eps=-1')),
+    (
+      ('--norm', 'fog', '--eps', 1, '--attacks', 'latent', '--options', 'latent.optimizer', 'sgd'),
+      ('`optimizer` must be one of', "'sgd'"),
+    ),
+    (
+      ('--norm', 'lpips', '--eps', 0.1, '--attacks', 'ppgd', '--options', 'ppgd.cg_steps', 0),
+      ('`cg_steps` must be at least 1',),
+    ),
+    (
+      ('--norm', 'linf', '--eps', 0.1, '--features', 'nowhere'),
+      ('`features` measure', "norm 'linf'"),
+    ),
+    (
+      ('--norm', 'lpips', '--eps', 0.1, '--attacks', 'lpa', '--features', 'nowhere'), ('nowhere',)
+    ),
+    (
+      ('--norm', 'lpips', '--eps', 0.1, '--attacks', 'lpa', '--sigma', 0.25),
+      ('a smoothed model has no features', '--features'),
+    ),
+    (
+      ('--norm', 'lpips', '--eps', 0.1, '--attacks', 'lpa', '--precision', 'bfloat16'),
+      ('reads features of a network of certjax', '--features'),
+    ),
+  ],
+)  # fmt: skip
+def test_bad_attacks_are_refused_before_anything_is_written(command, run, tmp_path, options, parts):
+  refused(command('attack', run, '--out', tmp_path / 'out', *SMALL, *options), *parts)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_bad_reports(command, run, tmp_path):
+  report = lambda *arguments: command('report', *arguments, '--out', tmp_path / 'out')
+  refused(report(run / 'linf', '--trained', 'linf'), '`trained`', 'give both')
+  refused(report('--threats', run / 'linf', '--compare'), '`threats` reads attacks')
+  refused(report('--threats', run / 'linf', '--trained', 'l2'), 'among linf', 'got l2')
+  refused(report('--threats', run / 'linf', run / 'linf'), 'a threat twice at one size')
+  refused(report('--threats', run), 'holds no attacks.json')
+  other = tmp_path / 'other'
+  assert command('attack', run, '--evenly', 5, *LINF, '--out', other).code == 0
+  refused(report('--threats', run / 'stadv', other), 'images_sha256 differs between stadv and linf')
+  assert not (tmp_path / 'out').exists()
