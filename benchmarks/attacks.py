@@ -64,7 +64,7 @@ ATTACKS = {  # name: (attack of a size, (forward, forward and backward) passes o
     lambda size: attacks.carlini_wagner(
       threats.l2(EPS), num_steps=size.cw_steps, binary_search_steps=size.searches
     ),
-    lambda size: (1, size.searches * size.cw_steps),
+    lambda size: (2, size.searches * (size.cw_steps + 1)),
   ),
 }
 

@@ -15,6 +15,7 @@ _COMMANDS = {
   'sweep': 'train and certify for several values of one parameter of the noise',
   'poison': 'certify test images against poisoned training samples',
   'report': 'tables and plots from records; compare two runs',
+  'study': 'which adversarial images do people see: a page, its endpoint, the analysis',
   'spectrum': 'singular values and norm bounds of the layers of a trained run',
   'data': 'list and prepare data sets',
   'doctor': 'devices, versions, a self-test certificate, a speed line',
@@ -71,6 +72,7 @@ def _run(command, arguments):
     _quickstart,
     _report,
     _spectrum,
+    _study,
     _sweep,
     _train,
   )
@@ -84,6 +86,7 @@ def _run(command, arguments):
     'sweep': _sweep.sweep,
     'poison': _poison.poison,
     'report': _report.report,
+    'study': _study.study,
     'spectrum': _spectrum.spectrum,
     'data': _data.data,
     'doctor': _doctor.doctor,

@@ -18,6 +18,7 @@ from certjax.configs._schema import (
   Sweep,
   Train,
 )
+from certjax.configs._study import StudyAnalyse, StudyBuild, StudyServe
 
 __all__ = [
   'ATTACKS',
@@ -33,6 +34,9 @@ __all__ = [
   'Quickstart',
   'Report',
   'Spectrum',
+  'StudyAnalyse',
+  'StudyBuild',
+  'StudyServe',
   'Sweep',
   'Train',
   'build_attack',

@@ -12,7 +12,8 @@ from certjax.cli import _data
 
 SCHEMAS = [
   configs.Attack, configs.Certify, configs.Doctor, configs.Poison, configs.Predict, configs.Quickstart, configs.Report,
-  configs.Spectrum, configs.Evaluation, configs.Sweep, configs.Train, _data.Data,
+  configs.Spectrum, configs.Evaluation, configs.StudyAnalyse, configs.StudyBuild, configs.StudyServe,
+  configs.Sweep, configs.Train, _data.Data,
 ]  # fmt: skip
 EACH = pytest.mark.parametrize('schema', SCHEMAS)
 

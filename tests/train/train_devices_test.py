@@ -41,7 +41,8 @@ def test_loss_does_not_depend_on_the_devices(result, model):
   one = np.array(result[model]['1'])
   assert one.shape == (10,) and np.ptp(one) > 0.01  # It does train.
   for number in ('2', '8'):
-    np.testing.assert_allclose(result[model][number], one, rtol=0, atol=1e-6)
+    # Relative: float32 steps by 2.4e-7 where these losses are, and CPUs differ in how they sum.
+    np.testing.assert_allclose(result[model][number], one, rtol=1e-6, atol=0)
 
 
 def test_batch_norm_takes_its_statistics_over_all_devices(result):
