@@ -102,6 +102,7 @@ def _keep(best, new):
   of two that are not, the larger margin; a NaN never replaces a number."""
   found, success = best[1] > 0, new[1] > 0
   better = jnp.where(success, ~found | (new[2] < best[2]), ~found & (new[1] > best[1]))
+  better &= new[2] >= 0  # A model may hide a NaN of its input; a distance cannot.
   where = lambda a, b: jnp.where(better.reshape((-1,) + (1,) * (a.ndim - 1)), b, a)
   return jax.tree.map(where, best, new)
 

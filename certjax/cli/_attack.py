@@ -52,7 +52,7 @@ def run(config) -> str:
   _check(config)
   config = _like_training(config, subject.training)
   spec = data.dataset(subject.training['dataset'], config.data_dir or subject.training['data_dir'])
-  threat = configs.threat_of(config.norm, config.eps, shape=spec.shape)
+  threat = configs.threat_of(config.norm, config.eps)
   plan = _plan(config, threat, spec.num_classes)
   smoothing = _smoothing(config, spec.shape)
   images = _records._images(config, subject.training)

@@ -1,6 +1,6 @@
 """What `certjax attack` climbs, and measures again, where the threat is more than a norm of pixels."""
 
-from certjax.configs._beyond_norms import Perceptual
+from certjax import configs
 
 _OWN = 'the attacked network'
 
@@ -18,21 +18,20 @@ def prepare(config, threat, target, model_fn, images):
   Raises:
     ValueError: for a threat that this model or these images cannot be attacked with.
   """
-  from certjax.evaluate import _stored_sets
+  from certjax import evaluate
 
-  if isinstance(threat, Perceptual):
+  if isinstance(threat, configs.Perceptual):
     return _perceptual(config, target, model_fn, images)
   if not hasattr(threat, 'decode'):
     return target, threat, {}
   _check_grid(config, target)
   _check_shape(threat, images)
-  reach = _stored_sets.latent_set(config.norm, threat, batch_size=config.batch_size)
+  reach = evaluate.latent_set(config.norm, threat, batch_size=config.batch_size)
   return target, reach, {}
 
 
 def _perceptual(config, target, model_fn, images):
-  from certjax import models
-  from certjax.evaluate import _stored_sets
+  from certjax import evaluate, models
 
   _check_grid(config, target)
   if config.features is not None:
@@ -49,8 +48,8 @@ def _perceptual(config, target, model_fn, images):
     )
   else:
     feature_fn, measured = models.features_of(model_fn), _OWN
-  climbed = _stored_sets.perceptual_target(target, feature_fn, own=measured is _OWN)
-  reach = _stored_sets.perceptual_set(config.eps, feature_fn, batch_size=config.batch_size)
+  climbed = evaluate.perceptual_target(target, feature_fn, own=measured is _OWN)
+  reach = evaluate.perceptual_set(config.eps, feature_fn, batch_size=config.batch_size)
   return climbed, reach, {'features': measured}
 
 

@@ -5,7 +5,6 @@ import pathlib
 from certjax import configs, records
 from certjax import report as reports
 from certjax.cli import _parse, _progress
-from certjax.report import _attacked
 
 
 def report(arguments):
@@ -42,7 +41,7 @@ def _threats(config):
   if config.compare or config.radii or config.high_probability or config.tsv:
     raise ValueError('`threats` reads attacks: it has no radii, and no --compare or --tsv.')
   out = config.out or config.runs[0].resolve().parent
-  print(_attacked.write_threats(config.runs, out, config.trained))
+  print(reports.write_threats(config.runs, out, config.trained))
   print(f'written to {out}')
 
 

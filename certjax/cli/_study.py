@@ -171,7 +171,7 @@ def _successes(directory, max_pairs):
 
 def _broken(directory):
   """(index, image) of each success of one part."""
-  from certjax.evaluate._adversarials import read_adversarials
+  from certjax.evaluate import read_adversarials
 
   lines = records.read(directory)[1]
   paths = sorted((directory / 'adversarial').glob('*.npz'))
@@ -193,7 +193,7 @@ def _distances(config, source):
 
   from certjax import data, distances
   from certjax.cli._attack_sets import _features_of_run
-  from certjax.evaluate._adversarials import host_distance
+  from certjax.evaluate import host_distance
 
   def of_norm(norm, x, x_adv):
     pairs = zip(data.to_float(x), data.to_float(x_adv), strict=True)

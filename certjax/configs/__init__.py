@@ -2,6 +2,7 @@
 before a method is built."""
 
 from certjax.configs._attacks import ATTACKS, build_attack, threat_of, unit_of
+from certjax.configs._beyond_norms import Perceptual
 from certjax.configs._methods import METHODS, Method, build_smoothing, smoothing_of
 from certjax.configs._presets import PRESETS
 from certjax.configs._prove import prove
@@ -29,6 +30,7 @@ __all__ = [
   'Doctor',
   'Evaluation',
   'Method',
+  'Perceptual',
   'Poison',
   'Predict',
   'Quickstart',

@@ -44,13 +44,12 @@ class Row(NamedTuple):
   reference: str
 
 
-def threat_of(norm, eps, *, shape=None):
+def threat_of(norm, eps):
   """The `Threat` of a norm; a `Functional` where a latent changes the image; what 'lpips' is without its network.
 
   Args:
     norm: one of `NORMS`.
     eps: in the unit of `unit_of`: pixel values of [0, 1] in L_inf, L2 and L1.
-    shape: (H, W, C) of the images: grey ones are recoloured along their one channel.
 
   Raises:
     ValueError: for an unknown norm, or a bad eps.
@@ -66,7 +65,7 @@ def threat_of(norm, eps, *, shape=None):
   if norm == 'lpips':
     return perceptual(eps)
   if norm in LATENTS:
-    return LATENTS[norm].build(eps, shape)
+    return LATENTS[norm].build(eps)
   return getattr(threats, norm)(eps)
 
 

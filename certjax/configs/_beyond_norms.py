@@ -26,7 +26,7 @@ class Latent(NamedTuple):
 
   Attributes:
     unit: of its size, in words.
-    build: `(eps, shape of an image or None) -> Functional`.
+    build: `eps -> Functional`.
     optimizer: of `attacks.functional.latent_attack`.
     step: `(eps, num_steps) -> step_size`.
     penalty: `(eps) -> penalty_weight`.
@@ -64,12 +64,12 @@ def latent_part(threat, num_classes, *, num_steps, **parameters) -> tuple[Any]:
     **parameters: the others of `attacks.functional.latent_attack`.
 
   Example:
-    >>> threat = LATENTS['jpeg'].build(0.5, None)
+    >>> threat = LATENTS['jpeg'].build(0.5)
     >>> latent_part(threat, 10, num_steps=4, step_size=None, optimizer=None)[0].settings
     {'num_steps': 4, 'step_size': 0.25, 'optimizer': 'sign', 'penalty_weight': 0.0}
   """
   from certjax import attacks
-  from certjax.evaluate._stored_sets import latent_search
+  from certjax.evaluate import latent_search
 
   del num_classes
   own, eps = LATENTS[threat.name], float(threat.eps)
@@ -83,32 +83,23 @@ def latent_part(threat, num_classes, *, num_steps, **parameters) -> tuple[Any]:
   return (attacks.Part('latent', latent_search(threat, **settings), settings),)
 
 
-def _of(name, **options):
-  """Builds a factory of `attacks.functional`, whatever the image."""
+def _of(name):
+  """Builds by a factory of `attacks.functional`."""
 
-  def build(eps, shape):
+  def build(eps):
     from certjax.attacks import functional
 
-    del shape
-    return getattr(functional, name)(eps, **options)
+    return getattr(functional, name)(eps)
 
   return build
 
 
-def _recolor(eps, shape):
-  """A function of colour, or of the level of grey where there is one channel."""
-  from certjax.attacks import functional
-
-  space = 'grey' if shape is not None and shape[-1] == 1 else 'luv'
-  return functional.recolor(eps, space=space)
-
-
-def _composed(eps, shape):
+def _composed(eps):
   """C + S + D, each of its published budgets times eps."""
   from certjax.attacks import functional
 
   parts = (
-    _recolor(0.06 * eps, shape), functional.stadv(0.05 * eps), functional.additive(8 / 255 * eps)
+    functional.recolor_of_image(0.06 * eps), functional.stadv(0.05 * eps), functional.additive(8 / 255 * eps)
   )  # fmt: skip
   whole = functional.compose(*parts, weights=(1, 1, 0))
   return whole._replace(
@@ -127,7 +118,7 @@ LATENTS = {
     'normalised flow', _of('stadv'), step=lambda eps, n: eps / 5, penalty=lambda eps: 0.0025 / eps
   ),
   'recolor': _ADAM(
-    'share of a channel', _recolor, step=lambda eps, n: eps / 60, penalty=lambda eps: 0.0036 / eps
+    'share of a channel', _of('recolor_of_image'), step=lambda eps, n: eps / 60, penalty=lambda eps: 0.0036 / eps
   ),
   'composed': _ADAM(
     'times recolor 0.06, stadv 0.05, linf 8 / 255', _composed, step=lambda eps, n: 0.001 * eps,

@@ -50,6 +50,14 @@ from certjax.evaluate._masked import (
 )
 from certjax.evaluate._rounding import Rounding, rounding_bounds
 from certjax.evaluate._sanity import sanity_warnings
+from certjax.evaluate._stored_sets import (
+  StoredSet,
+  latent_search,
+  latent_set,
+  perceptual_set,
+  perceptual_target,
+  stored_set,
+)
 from certjax.evaluate._targets import Target, plain_target, smoothed_target, views_target
 
 __all__ = [
@@ -62,6 +70,7 @@ __all__ = [
   'Outcome',
   'Rounding',
   'SmoothHead',
+  'StoredSet',
   'Target',
   'accuracy',
   'attack_markdown',
@@ -86,11 +95,15 @@ __all__ = [
   'host_distance',
   'is_clean',
   'is_exact',
+  'latent_search',
+  'latent_set',
   'margin_certificate',
   'margin_records',
   'masked_certificate',
   'masked_network',
   'masked_records',
+  'perceptual_set',
+  'perceptual_target',
   'plain_target',
   'predicted_records',
   'read_adversarials',
@@ -100,6 +113,7 @@ __all__ = [
   'sequential_records',
   'smoothed_target',
   'square_flag',
+  'stored_set',
   'views_target',
   'write_adversarials',
   'write_attack_report',

@@ -9,6 +9,13 @@ from certjax.report._accuracy import (
   high_probability_accuracy,
   median_radius,
 )
+from certjax.report._attacked import (
+  Column,
+  load_attacked,
+  threats_markdown,
+  threats_summary,
+  write_threats,
+)
 from certjax.report._compare import (
   Comparison,
   compare,
@@ -41,6 +48,7 @@ from certjax.report._write import write
 __all__ = [
   'CALIBRATIONS',
   'Calibration',
+  'Column',
   'Comparison',
   'Row',
   'Run',
@@ -59,17 +67,21 @@ __all__ = [
   'just_noticeable',
   'load',
   'load_all',
+  'load_attacked',
   'markdown',
   'median_radius',
   'plot',
   'plot_spectra',
   'read_tsv',
   'table',
+  'threats_markdown',
+  'threats_summary',
   'two_alternatives',
   'uar',
   'union_accuracy',
   'unseen_mean',
   'write',
   'write_spectra',
+  'write_threats',
   'write_tsv',
 ]

@@ -6,7 +6,7 @@ from certjax.report._accuracy import band, certified_accuracy, proved_radius
 from certjax.report._run import common_setting
 
 # Okabe and Ito's colours, told apart by colour-blind readers; line styles repeat the distinction.
-_COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 _STYLES = ('-', '--', '-.', (0, (4, 1, 1, 1, 1, 1)))
 _NORMS = {'l0': r'$\ell_0$', 'l1': r'$\ell_1$', 'l2': r'$\ell_2$', 'linf': r'$\ell_\infty$'}
 _LONGEST_NAME = 40
@@ -55,7 +55,7 @@ def _draw(axes, run, number, end, level):
   steps = np.unique(np.concatenate([[0.0], proved[(proved > 0) & (proved < last)], [last]]))
   accuracy = certified_accuracy(run.certificate, run.labels, steps)
   style = {
-    'color': _COLORS[number % len(_COLORS)],
+    'color': COLORS[number % len(COLORS)],
     'linestyle': _STYLES[number % len(_STYLES)],
     'linewidth': 1.8,
     'label': _shortened(run.name),

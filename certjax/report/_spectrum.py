@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from certjax.report._plot import _COLORS, _STYLES, _shortened
+from certjax.report._plot import _STYLES, COLORS, _shortened
 
 _POINTS = 1000  # Singular values that are kept of a layer: evenly spaced in rank, both ends too.
 _BOUNDS = ('lipschitz', 'zero_padded', 'fantastic_four', 'gram')
@@ -60,8 +60,8 @@ def plot_spectra(spectra, path):
     values = _thinned(spectrum.values)
     axes.plot(
       np.linspace(0, 1, len(values)), values, label=_shortened(spectrum.name), linewidth=1.6,
-      color=_COLORS[number % len(_COLORS)],
-      linestyle=_STYLES[number // len(_COLORS) % len(_STYLES)],
+      color=COLORS[number % len(COLORS)],
+      linestyle=_STYLES[number // len(COLORS) % len(_STYLES)],
       marker='o' if len(values) == 1 else None,
     )  # fmt: skip
   axes.axhline(1, color='0.5', linewidth=0.8)

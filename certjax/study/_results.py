@@ -4,7 +4,7 @@ import csv
 import json
 import pathlib
 
-from certjax.report._plot import _COLORS
+from certjax.report._plot import COLORS
 
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
 _COLUMNS = ('attack', 'bound', 'unit', 'pairs', 'answers', 'perceptibility', 'lower', 'upper')
@@ -130,7 +130,7 @@ def _draw(axes, name, summary):
     ]
     axes.errorbar(
       [row['distances'][name] for row in rows], share, bars, label=attack, capsize=3, linewidth=1.4,
-      color=_COLORS[number % len(_COLORS)], marker=_MARKERS[number % len(_MARKERS)],
+      color=COLORS[number % len(COLORS)], marker=_MARKERS[number % len(_MARKERS)],
     )  # fmt: skip
   if (alarms := summary['false_alarms']) is not None:
     axes.axhline(alarms['share'], color='0.5', linewidth=0.8, linestyle=':')

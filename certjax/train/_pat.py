@@ -7,8 +7,8 @@ and logits, and no second network is needed. Externally bounded, another network
 import jax
 import jax.numpy as jnp
 
-from certjax.attacks._lpa import fast_lpa
-from certjax.models._features import features_of
+from certjax.attacks import fast_lpa
+from certjax.models import features_of
 from certjax.train._adversarial import check_search
 from certjax.train._copies import Objective, ramp
 from certjax.train._losses import cross_entropy

@@ -149,30 +149,6 @@ def trades_composed(
   return Objective(trades(beta=beta).loss, perturb)
 
 
-def recolor_of_image(eps):
-  """A recolouring in CIELUV; of images with one channel a curve over their levels of grey.
-
-  Args:
-    eps: as in `attacks.functional.recolor`.
-
-  Returns:
-    A `Functional`.
-
-  Example:
-    >>> threat, key = recolor_of_image(0.06), jax.random.key(0)
-    >>> [threat.init(key, jnp.zeros((4, 4, channels))).shape for channels in (1, 3)]
-    [(32, 1), (16, 32, 32, 3)]
-  """
-  colours, greys = functional.recolor(eps), functional.recolor(eps, space='grey')
-  of = lambda x: greys if x.shape[-1] == 1 else colours
-  return colours._replace(
-    init=lambda key, x: of(x).init(key, x),
-    sample=lambda key, x: of(x).sample(key, x),
-    decode=lambda x, latent: of(x).decode(x, latent),
-    project=lambda x, latent: of(x).project(x, latent),
-  )
-
-
 def _over_copies(combined, keys, apply, x, y, step):
   """The combined cross-entropy of x[B, k, ...], in one pass."""
   del keys, step
@@ -283,11 +259,11 @@ _THREATS = {
   'linf': (threats.linf, _pgd),
   'l2': (threats.l2, _pgd),
   'stadv': (functional.stadv, _adam(_STADV_PENALTY)),
-  'recolor': (recolor_of_image, _adam(_RECOLOR_PENALTY)),
+  'recolor': (functional.recolor_of_image, _adam(_RECOLOR_PENALTY)),
   'jpeg': (functional.jpeg, _sign),
 }
 """Name -> (eps -> threat, (threat, step_size, num_steps) -> Attack)."""
-_PARTS = {'c': recolor_of_image, 's': functional.stadv, 'd': functional.additive}
+_PARTS = {'c': functional.recolor_of_image, 's': functional.stadv, 'd': functional.additive}
 _COMPOSITIONS = ('cd', 'cs', 'sd', 'csd')
 
 

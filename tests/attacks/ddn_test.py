@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from certjax import attacks, testing, threats
+from certjax.attacks import _ddn
 
 SHAPE, CLASSES = (2, 2, 3), 3
 W = np.random.default_rng(0).normal(size=(12, CLASSES)).astype(np.float32)
@@ -121,3 +122,15 @@ def test_levels_round_inside_the_ball():
 def test_bad_arguments(make, match):
   with pytest.raises(ValueError, match=match):
     make()
+
+
+def test_a_point_of_nan_is_never_kept():
+  """Its margin may look like a success, where the model hides the NaN; its distance does not."""
+  x = jnp.zeros((2, 3))
+  hides = lambda x: jnp.stack([jnp.where(jnp.isnan(x).any(1), 0.0, 1.0), jnp.full(len(x), 0.5)], 1)
+  point = x.at[0, 1].set(jnp.nan)
+  distance = jax.vmap(threats.l2(1.0).distance)(x, point)
+  value = hides(point)[:, 1] - hides(point)[:, 0]
+  best = _ddn._keep((x, jnp.full(2, -0.5), jnp.zeros(2)), (point, value, distance))
+  assert value[0] > 0 and np.isnan(distance[0])
+  np.testing.assert_array_equal(best[0], x)

@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from certjax import models, parallel, train
-from certjax.attacks._lpa import fast_lpa
-from certjax.models._features import features_of
+from certjax.attacks import fast_lpa
+from certjax.models import features_of
 
 pytestmark = pytest.mark.usefixtures('compiled_fast')
 

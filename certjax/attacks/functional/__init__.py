@@ -17,7 +17,7 @@ from certjax.attacks.functional._jpeg import (
   ycbcr_to_rgb,
 )
 from certjax.attacks.functional._latent import latent_attack
-from certjax.attacks.functional._recolor import recolor
+from certjax.attacks.functional._recolor import recolor, recolor_of_image
 from certjax.attacks.functional._spatial import stadv
 from certjax.attacks.functional._strokes import Strokes, gabor, snow
 
@@ -41,6 +41,7 @@ __all__ = [
   'latent_attack',
   'luv_to_rgb',
   'recolor',
+  'recolor_of_image',
   'rgb_to_luv',
   'rgb_to_ycbcr',
   'snow',

@@ -86,6 +86,31 @@ def recolor(eps=0.06, *, space='luv', resolution=None, compat=False) -> Function
   return _compat(threat, encode, back, sizes, place) if compat else threat
 
 
+def recolor_of_image(eps):
+  """A recolouring in CIELUV; of images with one channel a curve over their levels of grey.
+
+  Args:
+    eps: as in `recolor`.
+
+  Returns:
+    A `Functional`.
+
+  Example:
+    >>> import jax
+    >>> threat, key = recolor_of_image(0.06), jax.random.key(0)
+    >>> [threat.init(key, jnp.zeros((4, 4, channels))).shape for channels in (1, 3)]
+    [(32, 1), (16, 32, 32, 3)]
+  """
+  colours, greys = recolor(eps), recolor(eps, space='grey')
+  of = lambda x: greys if x.shape[-1] == 1 else colours
+  return colours._replace(
+    init=lambda key, x: of(x).init(key, x),
+    sample=lambda key, x: of(x).sample(key, x),
+    decode=lambda x, latent: of(x).decode(x, latent),
+    project=lambda x, latent: of(x).project(x, latent),
+  )
+
+
 def _compat(threat, encode, back, sizes, place):
   """The authors' parameters: f on absolute colours, and their order of the three constraints."""
   axes = np.meshgrid(*(np.linspace(0, 1, size) for size in sizes), indexing='ij')
