@@ -95,6 +95,5 @@ def foolbox_runs(model_fn, x, y, eps, size):
 
 
 def torch_images(torch, x):
-  """The images [B, H, W, C] as PyTorch has them."""
-  images = torch.from_numpy(np.ascontiguousarray(np.asarray(x).transpose(0, 3, 1, 2)))
-  return images.contiguous(memory_format=torch.channels_last) if x.shape[-1] > 1 else images
+  """The images [B, H, W, C] as PyTorch has them: torchattacks' PGD-L2 takes no channels last."""
+  return torch.from_numpy(np.asarray(x).transpose(0, 3, 1, 2).copy(order='C'))

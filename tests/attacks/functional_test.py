@@ -173,6 +173,7 @@ def test_the_best_point_is_kept():
   # Steps .625, .75, .875: a wrong class only between, though the slope goes on.
   window = lambda p: jnp.where((p > 0.7) & (p < 0.8), 1.0, -1.0) + p - jax.lax.stop_gradient(p)
   assert one_pixel(window) == 0.75
+  assert one_pixel(window, keep='last') == 0.875  # Right again.
   # Misclassified comes before the larger objective, and the larger margin among misclassified.
   assert one_pixel(lambda p: p - 0.6, loss=lambda logits, y: -jnp.abs(logits[1] - 0.2)) == 0.75
   assert one_pixel(lambda p: p - 0.6) == 0.875
@@ -228,6 +229,10 @@ def test_errors():
     ),
     ({'num_steps': 1, 'step_size': 1, 'penalty_weight': -1}, '`penalty_weight` must be at least 0'),
     ({'num_steps': 1, 'step_size': 1, 'optimizer': 'sgd'}, "one of 'adam', 'sign', 'l2', got"),
+    (
+      {'num_steps': 1, 'step_size': 1, 'keep': 'first'},
+      "`keep` must be one of 'best', 'last', got",
+    ),
   ):
     with pytest.raises(ValueError, match=text):
       attack(light, **options)

@@ -26,6 +26,7 @@ def latent_attack(
   optimizer='adam',
   penalty_weight=0.0,
   random_start=False,
+  keep='best',
 ):
   r"""Ascends the loss of the decoded image less its penalty.
 
@@ -54,13 +55,15 @@ def latent_attack(
       Euclidean length.
     penalty_weight: of the threat's penalty.
     random_start: start at a random latent instead of the one that changes nothing.
+    keep: which image is returned: 'best', of all that were decoded, x among them; or 'last', as the
+      published codes of ReColorAdv and UAR do, to reproduce their numbers: it may be worse than x.
 
   Returns:
-    An `Attack`: the best image of all that were decoded, x among them.
+    An `Attack`.
 
   Raises:
-    ValueError: if `num_steps` or `penalty_weight` is negative, a `step_size` is not positive, or the
-      optimizer is unknown.
+    ValueError: if `num_steps` or `penalty_weight` is negative, a `step_size` is not positive, or
+      `optimizer` or `keep` is unknown.
 
   Example:
     >>> from certjax.attacks.functional import additive
@@ -74,7 +77,7 @@ def latent_attack(
     (arXiv:1908.08016).
   """
   _check(num_steps, step_size, optimizer, penalty_weight)
-  # Deviation: the codes of ReColorAdv and UAR return the last image, this the best.
+  check_choice('keep', keep, ('best', 'last'))
   moments_of, direction_of = _OPTIMIZERS[optimizer]
   decode, project = jax.vmap(threat.decode), jax.vmap(threat.project)
 
@@ -102,7 +105,8 @@ def latent_attack(
     latent = jax.vmap(threat.sample)(keys, x) if random_start else latent
     counts = jnp.arange(1, num_steps + 1, dtype=x.dtype)
     (latent, _, best), _ = lax.scan(step, (latent, moments_of(latent), best), counts)
-    return _keep(best, objective(latent)[1])[0]
+    last = objective(latent)[1]
+    return last[0] if keep == 'last' else _keep(best, last)[0]
 
   return attack
 
