@@ -12,9 +12,28 @@ def torch_network(torch, name):
     return nn.Sequential(*layers).eval()
   widths = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1)]
   blocks = [_block(torch, *sizes) for sizes in (*widths, (256, 512, 2), (512, 512, 1))]
-  stem = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+  stem = [_entrance(torch), nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
   net = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
   return net.eval().to(memory_format=torch.channels_last)
+
+
+def _entrance(torch):
+  """Channels last within, channels first without: torchattacks' PGD-L2 reshapes gradients as such."""
+
+  class Through(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+      return x.contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def backward(context, gradient):
+      return gradient.contiguous()
+
+  class Entrance(torch.nn.Module):
+    def forward(self, x):
+      return Through.apply(x)
+
+  return Entrance()
 
 
 def _block(torch, inner, outer, stride):
@@ -95,5 +114,5 @@ def foolbox_runs(model_fn, x, y, eps, size):
 
 
 def torch_images(torch, x):
-  """The images [B, H, W, C] as PyTorch has them: torchattacks' PGD-L2 takes no channels last."""
+  """The images [B, H, W, C] as PyTorch has them."""
   return torch.from_numpy(np.asarray(x).transpose(0, 3, 1, 2).copy(order='C'))
