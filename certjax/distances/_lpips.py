@@ -120,12 +120,12 @@ def unit_features(activations, weights=None):
 def _unit(activation):
   """One layer of one image, float[H, W, C] -> float[H W C]."""
   height, width, _ = activation.shape
-  square = jnp.sum(activation**2, axis=-1, keepdims=True)
+  # A product, not a sum of squares: XLA on CPU sums over the last axis slowly.
+  square = jnp.einsum('hwc,hwc->hw', activation, activation)
   seen = square != 0  # NaN stays NaN.
-  norm = jnp.sqrt(jnp.where(seen, square, 1)) + _TINY
   # Not 0 / 1e-10, whose derivative is 1e10.
-  unit = jnp.where(seen, activation / norm, 0)
-  return (unit / (height * width) ** 0.5).ravel()
+  scale = jnp.where(seen, 1 / (jnp.sqrt(jnp.where(seen, square, 1)) + _TINY), 0)
+  return (activation * (scale / (height * width) ** 0.5)[..., None]).ravel()
 
 
 def check_weights(weights):

@@ -1,5 +1,7 @@
 """Training sets that an adversary has touched: who sees which sample, ensembles, flipped labels."""
 
+from certjax.poisoning._attacks import add_trigger, flip_labels, insert, insert_backdoor, remove
+from certjax.poisoning._clusters import two_clusters
 from certjax.poisoning._ensemble import (
   Ensemble,
   default_capacity,
@@ -8,6 +10,7 @@ from certjax.poisoning._ensemble import (
   train_ensemble,
   votes,
 )
+from certjax.poisoning._greedy_attack import Poisoned, greedy_attack
 from certjax.poisoning._label_flips import (
   flip_radius,
   ridge_smoothed_certificate,
@@ -30,22 +33,30 @@ __all__ = [
   'Ensemble',
   'Learner',
   'Partition',
+  'Poisoned',
+  'add_trigger',
   'blake2',
   'build_learner',
   'by_position',
   'default_capacity',
   'draw_shifts',
   'first_choices',
+  'flip_labels',
   'flip_radius',
+  'greedy_attack',
+  'insert',
+  'insert_backdoor',
   'mlp',
   'nearest_neighbour',
   'partition',
   'pixel_sum',
   'preferences',
+  'remove',
   'ridge_smoothed_certificate',
   'ridge_weights',
   'score_tail',
   'sorted_unlabelled',
   'train_ensemble',
+  'two_clusters',
   'votes',
 ]
