@@ -72,8 +72,10 @@ def trained(once, data_dir):
 
 
 @pytest.fixture(scope='module')
-def compiled_fast():
-  """For modules that would be slow without `FAST`: a mark, and no more."""
+def many_programs():
+  """For a module whose programs are large and serve nobody else: forgets them at its end."""
+  yield
+  jax.clear_caches()
 
 
 @pytest.fixture
