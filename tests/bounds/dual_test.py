@@ -10,7 +10,7 @@ import pytest
 from certjax import bounds, parallel
 from certjax.bounds import _network, _zonotope
 
-pytestmark = pytest.mark.usefixtures('many_programs')
+pytestmark = pytest.mark.usefixtures('compiled_fast')
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ def _float64():
     yield
 
 
-pytestmark = pytest.mark.usefixtures('many_programs')
+pytestmark = pytest.mark.usefixtures('compiled_fast')
 
 
 def window(size, strides, padding, **dilations):

@@ -10,7 +10,7 @@ from certjax import data, evaluate, records
 from certjax.cli import _attack
 from certjax.report import _attacked
 
-pytestmark = pytest.mark.usefixtures('many_programs')
+pytestmark = pytest.mark.usefixtures('compiled_fast')
 
 SMALL = ('--evenly', 20, '--batch-size', 10)
 STADV = (

@@ -11,7 +11,7 @@ from certjax import models, parallel, train
 from certjax.attacks import fast_lpa
 from certjax.models import features_of
 
-pytestmark = pytest.mark.usefixtures('many_programs')
+pytestmark = pytest.mark.usefixtures('compiled_fast')
 
 MODULE = models.DigitsCNN(10, width=2)
 X = np.random.default_rng(0).uniform(0, 1, (8, 8, 8, 1)).astype(np.float32)
