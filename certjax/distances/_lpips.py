@@ -120,8 +120,9 @@ def unit_features(activations, weights=None):
 def _unit(activation):
   """One layer of one image, float[H, W, C] -> float[H W C]."""
   height, width, _ = activation.shape
-  # A product, not a sum of squares: XLA on CPU sums over the last axis slowly.
-  square = jnp.einsum('hwc,hwc->hw', activation, activation)
+  # A product, not a sum of squares: XLA on CPU sums over the last axis slowly. In full precision: a
+  # product's default is bfloat16 on TPU.
+  square = jnp.einsum('hwc,hwc->hw', activation, activation, precision='highest')
   seen = square != 0  # NaN stays NaN.
   # Not 0 / 1e-10, whose derivative is 1e10.
   scale = jnp.where(seen, 1 / (jnp.sqrt(jnp.where(seen, square, 1)) + _TINY), 0)

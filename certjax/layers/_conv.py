@@ -10,7 +10,8 @@ custom rule transposes the operands instead of the dimension numbers and stays o
   dw = (dilate(x^T, d) * dilate(dy^T, s))^T    stride r, x^T with batch and channels exchanged
 
 Both go through the same rule, so that gradients of gradients (of bounds, which pass backwards
-through a convolution) stay on it too.
+through a convolution) stay on it too. A strided convolution of few channels is computed by blocks of
+pixels, moved to channels: the same products, summed in another order.
 
 Forward-mode derivatives need `jax.lax.conv_general_dilated` itself: a custom VJP has none.
 """
@@ -118,7 +119,10 @@ def _conv(options, x, w):
 
 
 def _moves_to_channels(options, x, w):
-  """Whether a window of few channels is whole strides: XLA on CPU gathers those slowly (0.2-0.9x)."""
+  """Whether a window of few channels is whole strides: XLA on CPU gathers those slowly.
+
+  By blocks it takes 0.1 to 0.4 of the time for windows of 2 and 4 pixels, at 16 a sixth more.
+  """
   whole = all(size % stride == 0 for size, stride in zip(w.shape[:2], options.strides, strict=True))
   plain = options.x_dilation == options.w_dilation == (1, 1)
   return plain and whole and max(options.strides) > 1 and x.shape[3] <= 3
