@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+_SMALL_SQUARE, _STRETCH = 1e-20, 2.0**80  # Of lengths whose squares could leave float32's range.
+
 
 class Threat(NamedTuple):
   """A ball around an image, intersected with [0, 1].
@@ -361,10 +363,14 @@ def _extent(changed):
 
 def _length(v):
   """Euclidean norm whose gradient at 0 is 0, and that neither over- nor underflows."""
-  scale = jax.lax.stop_gradient(jnp.max(jnp.abs(v)))
-  square = jnp.sum((v / _safe(scale)) ** 2)
+  flat = v.ravel()  # Products, not sums of squares: XLA on CPU adds those up one by one.
+  square = jax.lax.stop_gradient(jnp.dot(flat, flat, precision='highest'))
+  small, large = square < _SMALL_SQUARE, square > 1 / _SMALL_SQUARE
+  scale = jnp.where(small, _STRETCH, jnp.where(large, 1 / _STRETCH, 1.0)).astype(v.dtype)
+  flat = flat * scale
+  square = jnp.dot(flat, flat, precision='highest')
   # The rest is 0 or NaN, and stays it: a point of NaN is at no distance.
-  return jnp.where(square > 0, scale * jnp.sqrt(jnp.where(square > 0, square, 1.0)), square)
+  return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)) / scale, square)
 
 
 def _safe(value):
