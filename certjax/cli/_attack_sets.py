@@ -35,7 +35,7 @@ def _perceptual(config, target, model_fn, images):
 
   _check_grid(config, target)
   if config.features is not None:
-    feature_fn, measured = _features_of_run(config.features, images)
+    feature_fn, measured = _measure(config.features, images)
   elif target.model_fn is not model_fn:
     raise ValueError(
       '`norm` lpips: a smoothed model has no features of its own: give `--features RUN`, a network that '
@@ -53,24 +53,11 @@ def _perceptual(config, target, model_fn, images):
   return climbed, reach, {'features': measured}
 
 
-def _features_of_run(run, images):
-  """The `FeatureFn` of a trained run, and the hash of its weights."""
-  import jax
-  import numpy as np
+def _measure(run, images):
+  """The `train.Measure` of a run for these images."""
+  from certjax import data, train
 
-  from certjax import data, models, records, train
-
-  trained = train.load_run(run)
-  feature_fn = models.features_of(trained.model_fn)
-  x = data.to_float(data.take(images, slice(1)).images)
-  try:
-    jax.eval_shape(feature_fn, x)
-  except Exception as error:  # Flax has classes of its own.
-    raise ValueError(
-      f'`features`: the network of {run} does not take images of shape {x.shape[1:]}: choose a run on '
-      f'such images.'
-    ) from error
-  return feature_fn, records.fingerprint(jax.tree.map(np.asarray, trained.variables))
+  return train.load_features(run, data.take(images, slice(1)).images.shape[1:])
 
 
 def _check_grid(config, target):

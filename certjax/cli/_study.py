@@ -191,8 +191,7 @@ def _distances(config, source):
   """Name -> (uint8[B, H, W, C], the same) -> float64[B]."""
   import numpy as np
 
-  from certjax import data, distances
-  from certjax.cli._attack_sets import _features_of_run
+  from certjax import data, distances, train
   from certjax.evaluate import host_distance
 
   def of_norm(norm, x, x_adv):
@@ -203,9 +202,8 @@ def _distances(config, source):
   if min(source.spec.shape[:2]) >= _WINDOW:
     ssim = distances.ssim()
     measures['ssim'] = lambda x, x_adv: np.float64(distances.between(ssim, x, x_adv))
-  first = data.stream(source, np.arange(1))
   for name, run in config.features.items():
-    measure = distances.lpips(_features_of_run(run, first)[0])
+    measure = distances.lpips(train.load_features(run, source.spec.shape).feature_fn)
     measures[f'lpips_{name}'] = lambda x, x_adv, measure=measure: np.float64(
       distances.between(measure, x, x_adv)
     )

@@ -39,6 +39,9 @@ class Train:
   """Its hyperparameters, as `--objective-parameters eps 0.25 num_noises 2`."""
   objective_warmup_epochs: float = 0.0
   """Epochs over which the budget of its attack, or the radius of its bounds, grows from 0."""
+  features: pathlib.Path | None = None
+  """Of pat: directory of a training run whose network measures the distance, as it is (default: the
+  network that is trained)."""
   batch_size: int = 64
   """Images a step, over all devices; a multiple of the number of devices."""
   num_epochs: int = 60

@@ -10,6 +10,7 @@ from certjax.train._copies import Objective, augmented
 from certjax.train._curvature import crt
 from certjax.train._free import Replayed, Replays, free_adversarial
 from certjax.train._lipschitz import lipschitz, multi_margin
+from certjax.train._load import Measure, TrainedRun, load_features, load_run, read_config
 from certjax.train._loop import fit
 from certjax.train._losses import cross_entropy
 from certjax.train._macer import macer
@@ -22,7 +23,7 @@ from certjax.train._pat import pat
 from certjax.train._patch import patch_ibp, sparse_ibp
 from certjax.train._perturb import adversarial
 from certjax.train._radius import DEFAULT_EPS, smooth_ramp
-from certjax.train._run import TrainedRun, load_run, read_config, run
+from certjax.train._run import run
 from certjax.train._smoothadv import smooth_adv
 from certjax.train._smoothmix import Mixed, smooth_mix
 from certjax.train._stability import stability
@@ -40,6 +41,7 @@ __all__ = [
   'CERTIFIED',
   'DEFAULT_EPS',
   'OBJECTIVES',
+  'Measure',
   'Mixed',
   'REPLACED',
   'Objective',
@@ -68,6 +70,7 @@ __all__ = [
   'init_state',
   'latest_step',
   'lipschitz',
+  'load_features',
   'load_run',
   'macer',
   'make_step',

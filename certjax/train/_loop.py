@@ -12,7 +12,8 @@ def fit(
   """Runs a training step over an iterator of batches.
 
   Args:
-    step: per-replica step of `make_step`.
+    step: per-replica step of `make_step`; the arrays of a `jax.tree_util.Partial` are arguments of the
+      compiled step.
     state: a `TrainState`; its `step` is where the run stands.
     batches: iterator of {'x', 'y', 'index'} that starts at that step; of several processes, each
       has its own rows (`parallel.local_rows`).
@@ -28,15 +29,16 @@ def fit(
   Returns:
     The last `TrainState`.
   """
-  specs = (parallel.REPLICATED, parallel.REPLICATED, parallel.SHARDED)
+  step = step if isinstance(step, jax.tree_util.Partial) else jax.tree_util.Partial(step)
+  specs = (parallel.REPLICATED, parallel.REPLICATED, parallel.REPLICATED, parallel.SHARDED)
   compiled = parallel.pmap(
-    step, mesh, specs, (parallel.REPLICATED, parallel.REPLICATED), donate_argnums=(0,)
+    _call, mesh, specs, (parallel.REPLICATED, parallel.REPLICATED), donate_argnums=(1,)
   )
   done = saved = int(state.step)
-  state, key = parallel.replicate(mesh, (state, key))
+  step, state, key = parallel.replicate(mesh, (step, state, key))
   window = []
   for batch in batches:
-    state, metrics = compiled(state, key, parallel.shard_batch(mesh, batch))
+    state, metrics = compiled(step, state, key, parallel.shard_batch(mesh, batch))
     done, window = done + 1, [*window, metrics]
     save = save_every is not None and done % save_every == 0
     if save or done % log_every == 0:
@@ -51,6 +53,10 @@ def fit(
   if on_save and done != saved:
     on_save(state)
   return state
+
+
+def _call(step, state, key, batch):
+  return step(state, key, batch)
 
 
 def _log(on_log, step, window):

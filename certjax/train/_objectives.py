@@ -16,7 +16,7 @@ from certjax.train._losses import cross_entropy
 from certjax.train._macer import macer
 from certjax.train._mart import mart
 from certjax.train._masked_features import masked_features
-from certjax.train._pat import pat
+from certjax.train._pat import pat, phi_of
 from certjax.train._patch import DEFAULT_PIXELS, DEFAULT_SIDE, patch_ibp, sparse_ibp
 from certjax.train._smoothadv import smooth_adv
 from certjax.train._smoothmix import smooth_mix
@@ -67,15 +67,16 @@ ATTACKED = (
   'trades-l2', 'trades-awp', 'mart', 'pat', *THREAT_MODELS,
 )  # fmt: skip
 """Methods that train against an attack, without noise and without a proof."""
+_MEASURED = 'embed'  # The parameter that takes another network's phi.
 # Parameters that the name of a method fixes, or Python gives.
-_CODE = ('attack', 'threat', 'variant', 'embed', 'parts')
+_CODE = ('attack', 'threat', 'variant', _MEASURED, 'parts')
 # Trained on images without noise.
 _CLEAN = (
   'lipschitz', 'multi-margin', 'clean', 'crt', 'masked-features', *ATTACKED, *CERTIFIED, *REPLACED,
 )  # fmt: skip
 
 
-def objective(name, smoothing, *, sigma, warmup_steps=0, **parameters) -> dict:
+def objective(name, smoothing, *, sigma, warmup_steps=0, features=None, **parameters) -> dict:
   """The keyword arguments of `make_step` for a training method.
 
   Args:
@@ -83,6 +84,8 @@ def objective(name, smoothing, *, sigma, warmup_steps=0, **parameters) -> dict:
     smoothing: a `Smoothing`, or None for training without noise.
     sigma: standard deviation of the noise, for the methods that need it.
     warmup_steps: steps over which an attack's budget grows, where the method has one.
+    features: the `FeatureFn` of a network that measures the method's distance, a
+      `jax.tree_util.Partial`; None for the network that is trained.
     **parameters: of the method (numbers; counts may come as floats).
 
   Returns:
@@ -90,8 +93,8 @@ def objective(name, smoothing, *, sigma, warmup_steps=0, **parameters) -> dict:
     adversarial weight perturbation, with 'replays' where a step is several updates.
 
   Raises:
-    ValueError: for an unknown method or parameter, a method that needs noise without any, or one
-      of clean images with some.
+    ValueError: for an unknown method or parameter, a method that needs noise without any, one of clean
+      images with some, or `features` for one that measures nothing by them.
 
   Example:
     >>> from certjax import smoothing
@@ -101,7 +104,7 @@ def objective(name, smoothing, *, sigma, warmup_steps=0, **parameters) -> dict:
   """
   if name not in OBJECTIVES:
     raise ValueError(f'`objective` must be one of {", ".join(OBJECTIVES)}; got {name!r}.')
-  if name == 'noise' and not parameters:
+  if name == 'noise' and not parameters and features is None:
     return {'loss': cross_entropy, 'smoothing': smoothing}
   if name in _CLEAN and smoothing is not None:
     raise ValueError(f'`objective`={name!r} trains on clean images: choose `method` none.')
@@ -116,6 +119,12 @@ def objective(name, smoothing, *, sigma, warmup_steps=0, **parameters) -> dict:
       f'objective {name!r} has no parameter {", ".join(unknown)}; it takes {", ".join(allowed)}.'
     )
   given = {parameter: value for parameter, value in ours.items() if parameter in known}
+  if features is not None:
+    if _MEASURED not in known:
+      raise ValueError(
+        f'`features` measure the distance of objective pat, got objective {name!r}: leave them out.'
+      )
+    given[_MEASURED] = phi_of(features)
   made = make(**given, **{key: _whole(key, value) for key, value in parameters.items()})
   return made._asdict()
 

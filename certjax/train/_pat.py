@@ -4,10 +4,13 @@ Self-bounded, the distance is measured in the network that is being trained: one
 and logits, and no second network is needed. Externally bounded, another network's stay as they are.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from certjax.attacks import fast_lpa
+from certjax.distances import embedding
 from certjax.models import features_of
 from certjax.train._adversarial import check_search
 from certjax.train._copies import Objective, ramp
@@ -28,7 +31,8 @@ def pat(*, eps=0.5, num_steps=10, embed=None, only_correct=True, warmup_steps=0)
       With AlexNet's, 1.0 on CIFAR-10.
     num_steps: steps of the attack.
     embed: None for phi of the network in training; or `x[B, H, W, C] -> phi[B, D]`, as
-      `distances.embedding` of another network's `FeatureFn`, which stays as it is.
+      `distances.embedding` of another network's `FeatureFn`, which stays as it is. The arrays of a
+      `jax.tree_util.Partial`, as `phi_of` makes it, travel through the step as arguments.
     only_correct: leave an image that is misclassified already as it is.
     warmup_steps: steps over which eps grows from 0.
 
@@ -48,7 +52,7 @@ def pat(*, eps=0.5, num_steps=10, embed=None, only_correct=True, warmup_steps=0)
   # Deviation: eps may grow; the paper's learning rate grows instead.
   check_search(eps=eps, num_steps=num_steps)
 
-  def perturb(keys, model_fn, x, y, step):
+  def perturb(embed, keys, model_fn, x, y, step):
     search = fast_lpa(
       embed, eps=eps * ramp(step, warmup_steps), num_steps=num_steps, projection='none'
     )
@@ -58,4 +62,26 @@ def pat(*, eps=0.5, num_steps=10, embed=None, only_correct=True, warmup_steps=0)
     correct = jnp.argmax(model_fn(x), axis=-1) == y
     return jax.vmap(jnp.where)(correct, x_adv, x)
 
-  return Objective(cross_entropy, perturb)
+  bind = jax.tree_util.Partial if isinstance(embed, jax.tree_util.Partial) else functools.partial
+  return Objective(cross_entropy, bind(perturb, embed))
+
+
+def phi_of(feature_fn):
+  """`distances.embedding` of a network as a pytree, for `pat`'s `embed`.
+
+  Args:
+    feature_fn: a `FeatureFn` that is a `jax.tree_util.Partial`.
+
+  Returns:
+    A `jax.tree_util.Partial`: `x[B, H, W, C] -> phi[B, D]`; its leaves are the weights.
+
+  Example:
+    >>> phi = phi_of(jax.tree_util.Partial(lambda scale, x: ((scale * x,), x), jnp.float32(2)))
+    >>> len(jax.tree.leaves(phi)), phi(jnp.ones((1, 2, 2, 1))).shape
+    (1, (1, 4))
+  """
+  return jax.tree_util.Partial(_phi, feature_fn)
+
+
+def _phi(feature_fn, x):
+  return embedding(feature_fn)(x)

@@ -10,14 +10,13 @@ import json
 import math
 import os
 import pathlib
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from certjax import data, parallel, records
-from certjax.models import bind, build
 from certjax.train._checkpoint import latest_step, restore, save
+from certjax.train._load import CONFIG, INPUT_SHAPE, build_module, load_features, read_config
 from certjax.train._loop import fit
 from certjax.train._metrics import open_metrics
 from certjax.train._objectives import objective
@@ -27,29 +26,10 @@ from certjax.train._validation import criterion, held_out, scorer, selection
 
 _PROCESS = ('coordinator', 'num_processes', 'process_id')  # Where and in company of whom it runs.
 _PACE = ('max_steps', 'log_every', 'save_every_epochs', 'tensorboard')
-_INPUT = 'input_shape'  # In config.json, where it is not that of the data set's images.
-_PLACES = ('out', 'data_dir', _INPUT, *_PACE, *_PROCESS)
+_MEASURE = 'features_sha256'  # In config.json, where another network measures.
+_READ = ('data_dir', 'features')  # Where it reads: what it finds there is compared.
+_PLACES = ('out', *_READ, INPUT_SHAPE, *_PACE, *_PROCESS)
 """Fields of the config that do not change what is trained, or follow from others."""
-_CONFIG = 'config.json'
-CHECKPOINTS = {'latest': 'checkpoints', 'best': 'best'}
-"""What `load_run` may load, and the folder it lies in."""
-_NEEDED = ('dataset', 'data_dir', 'model', 'method', 'sigma')  # By who reads a trained run.
-
-
-class TrainedRun(NamedTuple):
-  """What `load_run` finds in a directory.
-
-  Attributes:
-    config: dict, the config of the training.
-    model_fn: the trained model, as `models.bind` makes it.
-    variables: its weights, numpy arrays.
-    step: int, steps trained.
-  """
-
-  config: dict
-  model_fn: Any
-  variables: Any
-  step: int
 
 
 def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
@@ -78,7 +58,8 @@ def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
   mesh = parallel.data_mesh() if mesh is None else mesh
   with parallel.together():
     _check(config, mesh)
-    out, config_json = pathlib.Path(config.out), json.loads(_encode(config))
+    measure = _measure(config)
+    out, config_json = pathlib.Path(config.out), json.loads(_encode(config, **_hashed(measure)))
     _refuse_another(out, config_json, _defaults(config))
     if jax.process_count() > 1 and parallel.is_main():  # It prepares the data for all.
       data.source(config.dataset, 'train', config.data_dir)
@@ -88,10 +69,11 @@ def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
     num_steps = config.num_epochs * per_epoch
     stop = num_steps if config.max_steps is None else min(num_steps, config.max_steps)
     shape = _input_shape(config, smoothing)
-    module = _module(config.model, config.dataset, config.data_dir, shape)
+    module = build_module(config.model, config.dataset, config.data_dir, shape)
     method = objective(
       config.objective, smoothing, sigma=config.sigma,
-      warmup_steps=round(config.objective_warmup_epochs * per_epoch), **config.objective_parameters,
+      warmup_steps=round(config.objective_warmup_epochs * per_epoch),
+      features=measure and measure.feature_fn, **config.objective_parameters,
     )  # fmt: skip
     updates = method['replays'].num if 'replays' in method else 1  # A schedule counts them.
     tx = _optimizer(config, per_epoch * updates)
@@ -108,7 +90,7 @@ def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
   _check_alike(config_json, start)
   with contextlib.ExitStack() as files:
     with parallel.together():
-      write = _open(out, config, shape, start, files) if parallel.is_main() else None
+      write = _open(out, config, shape, measure, start, files) if parallel.is_main() else None
     on_save = lambda state: save(checkpoints, state)
     if validation is not None:
       key_score = jax.random.fold_in(key_steps, num_steps)  # No step folds in as much.
@@ -128,64 +110,16 @@ def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
     )  # fmt: skip
 
 
-def load_run(directory, checkpoint='latest') -> TrainedRun:
-  """The trained model of a run's directory.
-
-  Args:
-    directory: of the run.
-    checkpoint: 'latest', or 'best' by the images that `validation` held out.
-
-  Raises:
-    ValueError: if the directory holds no run, or its checkpoint cannot be read.
-  """
-  if checkpoint not in CHECKPOINTS:
-    raise ValueError(f'`checkpoint` must be one of {", ".join(CHECKPOINTS)}; got {checkpoint!r}.')
-  directory = pathlib.Path(directory)
-  config = read_config(directory)
-  if checkpoint == 'best' and not config.get('validation'):
-    raise ValueError(
-      f"`checkpoint`='best' is chosen by held-out images, and {directory} held out none: train with "
-      f'`--validation 500` or so, or take the latest.'
-    )
-  shape = tuple(config.get(_INPUT) or data.dataset(config['dataset']).shape)
-  module = _module(config['model'], config['dataset'], config['data_dir'], shape)
-  variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *shape)))
-  template = {'batch_stats': {}, **variables}
-  step, variables = restore_variables(directory / CHECKPOINTS[checkpoint], template)
-  return TrainedRun(config, bind(module, variables), variables, step)
+def _measure(config):
+  """The network that `config.features` names, or None."""
+  if config.features is None:
+    return None
+  return load_features(config.features, data.dataset(config.dataset, config.data_dir).shape)
 
 
-def restore_variables(checkpoints, template):
-  """(step, weights) of the newest checkpoint, checked against `template`'s shapes."""
-  state = restore(checkpoints)
-  variables = {name: state[name] for name in template if name in state}
-  shapes = [jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (variables, template)]
-  if shapes[0] != shapes[1]:
-    raise ValueError(
-      f'the checkpoint in {checkpoints} is of another architecture than config.json.'
-    )
-  return int(state['step']), variables
-
-
-def read_config(directory) -> dict:
-  """The config of a run.
-
-  Raises:
-    ValueError: if there is none, or it is not JSON.
-  """
-  path = pathlib.Path(directory) / _CONFIG
-  if not path.is_file():
-    raise ValueError(
-      f'{directory} holds no training run (no {_CONFIG}): run `certjax train` first.'
-    )
-  try:
-    config = json.loads(path.read_text())
-  except ValueError as error:
-    raise ValueError(f'{path} is not JSON ({error}): restore it, or train elsewhere.') from error
-  if not isinstance(config, dict) or (missing := [key for key in _NEEDED if key not in config]):
-    what = f'lacks {", ".join(missing)}' if isinstance(config, dict) else 'is no object'
-    raise ValueError(f'{path} {what}: not the config of a training run; train elsewhere.')
-  return config
+def _hashed(measure):
+  """What config.json keeps of a network that measures: its weights, wherever they lie."""
+  return {} if measure is None else {_MEASURE: measure.sha256}
 
 
 def _input_shape(config, smoothing):
@@ -204,7 +138,7 @@ def _encode(config, **derived):
 
 def _refuse_another(out, config, defaults):
   """Raises if the directory holds another config's run."""
-  if not (out / _CONFIG).exists():
+  if not (out / CONFIG).exists():
     return
   there = read_config(out)
   ours = {key: value for key, value in config.items() if key not in _PLACES}
@@ -230,7 +164,7 @@ def _defaults(config):
 
 def _check_alike(config, start):
   """Raises, on every process, unless all were started alike and found the same checkpoint."""
-  alike = {name: config[name] for name in config if name not in ('data_dir', *_PROCESS)}
+  alike = {name: config[name] for name in config if name not in (*_READ, *_PROCESS)}
   ours = {**alike, 'checkpoint': start}
   for process, text in enumerate(parallel.gather(json.dumps(ours))):
     if different := list(records.differences(ours, json.loads(text))):
@@ -241,20 +175,21 @@ def _check_alike(config, start):
       )
 
 
-def _open(out, config, shape, start, files):
+def _open(out, config, shape, measure, start, files):
   """Claims the directory; returns the `write` of its metrics, closed with the stack `files`."""
-  _write_config(out, config, shape)
+  _write_config(out, config, shape, measure)
   events = out / 'tensorboard' if config.tensorboard else None
   return files.enter_context(open_metrics(out / 'metrics.jsonl', step=start, tensorboard=events))
 
 
-def _write_config(out, config, shape):
+def _write_config(out, config, shape, measure):
   """Claims a new directory, once nothing speaks against the run; never leaves half a file."""
-  if not (out / _CONFIG).exists():
+  if not (out / CONFIG).exists():
     out.mkdir(parents=True, exist_ok=True)
-    derived = {} if shape == data.dataset(config.dataset).shape else {_INPUT: shape}
-    (out / f'.{_CONFIG}').write_text(_encode(config, **derived) + '\n')
-    os.replace(out / f'.{_CONFIG}', out / _CONFIG)
+    derived = {} if shape == data.dataset(config.dataset).shape else {INPUT_SHAPE: shape}
+    derived |= _hashed(measure)
+    (out / f'.{CONFIG}').write_text(_encode(config, **derived) + '\n')
+    os.replace(out / f'.{CONFIG}', out / CONFIG)
 
 
 def _images(config):
@@ -282,15 +217,6 @@ def _log(write, on_log):
       )
 
   return log
-
-
-def _module(name, dataset, data_dir, shape):
-  """The model for inputs of a shape; without normalisation where its channels are not the data set's."""
-  spec = data.dataset(dataset, data_dir)
-  mean, std = spec.mean, spec.std
-  if shape[-1] != spec.shape[-1]:
-    mean, std = (0.0,) * shape[-1], (1.0,) * shape[-1]
-  return build(name, num_classes=spec.num_classes, mean=mean, std=std)
 
 
 def _optimizer(config, per_epoch):

@@ -69,7 +69,8 @@ def make_step(module, tx, loss, *, smoothing=None, perturb=None, weights=None, r
     loss: `(keys[B], apply, x, y, step) -> (scalar, (metrics, batch_stats))`, a mean over its
       batch; `apply(x, train) -> (logits, batch_stats)`, with 'spectral' among the statistics.
     smoothing: its noise is added to each image, after `perturb`.
-    perturb: `(keys[B], model_fn, x, y, step) -> x'`; the model is in evaluation mode.
+    perturb: `(keys[B], model_fn, x, y, step) -> x'`; the model is in evaluation mode. Arrays of a
+      `jax.tree_util.Partial`, such as another network's weights, stay arguments of the step.
     weights: `(params, gradient, step) -> params'`, where the loss is differentiated: `awp` moves
       them along a first gradient of the same loss. The update is that of the params themselves.
     replays: a `Replays`: a step then is several updates on one minibatch, whose points move
@@ -78,10 +79,10 @@ def make_step(module, tx, loss, *, smoothing=None, perturb=None, weights=None, r
   Returns:
     `step(state, key, batch) -> (state, metrics)` with batch = {'x': uint8 or float[B, H, W, C],
     'y': int32[B], 'index': int32[B]}; gradients, metrics and BatchNorm statistics are means
-    over the mesh axis.
+    over the mesh axis; a `jax.tree_util.Partial` where `perturb` is one.
   """
 
-  def step(state, key, batch):
+  def step(perturb, state, key, batch):
     x, y = as_pixels(batch['x']), batch['y']
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
       jax.random.fold_in(key, state.step), batch['index']
@@ -122,7 +123,9 @@ def make_step(module, tx, loss, *, smoothing=None, perturb=None, weights=None, r
     params = optax.apply_updates(state.params, updates)
     return state._replace(params=params, opt_state=opt_state, **stats), metrics, *of_x
 
-  return step
+  if isinstance(perturb, jax.tree_util.Partial):
+    return jax.tree_util.Partial(step, perturb)
+  return lambda state, key, batch: step(perturb, state, key, batch)
 
 
 def as_pixels(x):

@@ -2,11 +2,13 @@
 
 import collections
 import json
+import shutil
 
+import jax
 import numpy as np
 import pytest
 
-from certjax import data, evaluate, records
+from certjax import data, evaluate, records, train
 from certjax.cli import _attack
 from certjax.report import _attacked
 
@@ -166,6 +168,62 @@ def test_another_network_may_measure(command, run, tmp_path):
   header, lines = records.read(tmp_path / 'fast-lpa')
   assert header['features'] == header['weights_sha256']  # Here it is the same network.
   assert max(line['distance'] for line in lines) > 0.1
+
+
+@pytest.fixture(scope='module')
+def retrained(run):
+  """The same network under other weights, as after more steps."""
+  other = run.parent / 'retrained'
+  shutil.copytree(run, other, ignore=shutil.ignore_patterns(*THREATS))
+  state = train.restore(run / 'checkpoints')
+  state = train.TrainState(**{name: tree for name, tree in state.items() if name != 'sha256'})
+  scaled = jax.tree.map(lambda leaf: np.float32(1.5) * leaf, state.params)
+  train.save(other / 'checkpoints', state._replace(step=state.step + 1, params=scaled))
+  return other
+
+
+def test_an_attack_refuses_other_weights(command, run, retrained, tmp_path):
+  """Of the attacked network, and of the one that measures: same options, same place."""
+  attack = lambda subject, *options: command(
+    'attack', subject, '--evenly', 4, '--batch-size', 4, *options, '--out', tmp_path
+  )
+  lpips = (*LPIPS[:-4], '--options', 'fast-lpa.num_steps', 0)
+  assert attack(run, *lpips, '--features', run).code == 0
+  kept = [path for path in tmp_path.rglob('*') if path.is_file() and path.suffix != '.lock']
+  before = [path.read_bytes() for path in kept]
+  refused(attack(run, *lpips, '--features', retrained), 'features is', 'there and')
+  refused(attack(retrained, *lpips, '--features', run), 'weights_sha256 is', 'there and')
+  refused(attack(run, *lpips), 'features is', 'the attacked network')
+  assert [path.read_bytes() for path in kept] == before and tmp_path / 'attacks.json' in kept
+  assert attack(run, *lpips, '--features', run).code == 0  # Where that run lies does not matter.
+  moved = shutil.copytree(run, tmp_path.parent / f'{tmp_path.name}-moved')
+  assert attack(run, *lpips, '--features', moved).code == 0
+
+
+def test_training_by_the_distance_of_another_run(command, run, retrained, data_dir, tmp_path):
+  """config.json holds the hash of the weights: the same run goes on by these alone, wherever they lie."""
+  out, measure = tmp_path / 'out', shutil.copytree(run, tmp_path / 'measure')
+  training = lambda *options: command(
+    'train', 'digits', '--method', 'none', '--objective', 'pat', '--objective-parameters', 'eps', 0.5,
+    'num_steps', 1, '--out', out, '--data-dir', data_dir, *options,
+  )  # fmt: skip
+  assert training('--features', run, '--max-steps', 1).code == 0
+  config = json.loads((out / 'config.json').read_text())
+  assert config['features_sha256'] == records.read(run / 'linf' / 'clean')[0]['weights_sha256']
+  metrics = (out / 'metrics.jsonl').read_bytes()
+  refused(
+    training('--features', retrained, '--max-steps', 2), 'features_sha256 is', 'another config'
+  )
+  refused(training('--max-steps', 2), 'features_sha256 is', 'and absent here')
+  assert (out / 'metrics.jsonl').read_bytes() == metrics
+  assert training('--features', measure, '--max-steps', 1).code == 0
+  refused(training('--features', tmp_path / 'nowhere'), 'nowhere holds no training run')
+  other = command(
+    'train', 'digits', '--method', 'none', '--objective', 'clean', '--out', tmp_path / 'new', '--data-dir',
+    data_dir, '--features', run,
+  )  # fmt: skip
+  refused(other, '`features` measure the distance of objective pat', "'clean'")
+  assert not (tmp_path / 'new').exists()
 
 
 def test_a_bound_of_0_changes_nothing(command, run, data_dir, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from certjax import models, parallel, train
+from certjax import distances, models, parallel, train
 from certjax.attacks import fast_lpa
 from certjax.models import features_of
 
@@ -84,6 +84,34 @@ def test_another_network_measures():
   assert distances.min() > 0.25 and distances.max() < 0.75
 
 
+def test_weights_of_the_measuring_network_are_arguments():
+  """One program, without their values in it, serves all of them; the points are those of its distance."""
+  model_fn, weights = models.bind(MODULE, drawn(MODULE, X)), drawn(MODULE, X[:1])
+  batch = {'x': X, 'y': np.asarray(labels(model_fn, RIGHT)), 'index': np.arange(8, dtype=np.int32)}
+  seen, tx = models.bind_features(MODULE, weights), optax.sgd(0.1)
+  method = train.objective('pat', None, sigma=None, features=seen, eps=0.3, num_steps=2)
+  step = train.make_step(MODULE, tx, **method)
+  pairs = zip(jax.tree.leaves(step), jax.tree.leaves(weights), strict=True)
+  assert all(ours is given for ours, given in pairs)
+  mesh, whole, split = parallel.data_mesh(jax.devices()[:1]), parallel.REPLICATED, parallel.SHARDED
+
+  def both(step, state, key, batch):
+    keys = jax.random.split(key, 8)
+    perturb, seen = step.args[0], step.args[0].args[0].args[0]
+    found = perturb(keys, model_fn, batch['x'], batch['y'], 0)
+    attack = fast_lpa(distances.embedding(seen), eps=0.3, num_steps=2, projection='none')
+    return step(state, key, batch)[1]['loss'], found, attack(keys, model_fn, batch['x'], batch['y'])
+
+  run = parallel.pmap(both, mesh, (whole, whole, whole, split), (whole, split, split))
+  state, key = train.init_state(jax.random.key(0), MODULE, tx, X.shape[1:]), jax.random.key(1)
+  state = state._replace(params=drawn(MODULE, X)['params'])  # It gets the same images right.
+  loss, found, expected = run(step, state, key, batch)
+  np.testing.assert_allclose(found[RIGHT], expected[RIGHT], atol=1e-6)
+  other, moved, _ = run(jax.tree.map(lambda leaf: -2 * leaf, step), state, key, batch)
+  assert run._cache_size() == 1
+  assert abs(loss - other) > 1e-5 and np.abs(moved - found)[RIGHT].max() > 1e-3
+
+
 def test_a_step_descends_at_points_found_in_evaluation_mode():
   """The loss of a step is that of the pass in training mode over them, and it moves the weights."""
   module, tx, y = Normalised(), optax.sgd(0.1), np.arange(4) % 2
@@ -122,3 +150,8 @@ def test_a_step_descends_at_points_found_in_evaluation_mode():
 def test_bad_parameters(parameters, said):
   with pytest.raises(ValueError, match=said):
     train.objective('pat', None, sigma=0.0, **parameters)
+
+
+def test_features_are_of_pat_alone():
+  with pytest.raises(ValueError, match="`features` measure .* pat, got objective 'adversarial'"):
+    train.objective('adversarial', None, sigma=0.0, features=features_of)
