@@ -4,6 +4,7 @@ before a method is built."""
 from certjax.configs._attacks import ATTACKS, build_attack, threat_of, unit_of
 from certjax.configs._beyond_norms import Perceptual
 from certjax.configs._methods import METHODS, Method, build_smoothing, smoothing_of
+from certjax.configs._perceptual_presets import PERCEPTUAL_BOUNDS
 from certjax.configs._presets import PRESETS
 from certjax.configs._prove import prove
 from certjax.configs._schema import (
@@ -24,6 +25,7 @@ from certjax.configs._study import StudyAnalyse, StudyBuild, StudyServe
 __all__ = [
   'ATTACKS',
   'METHODS',
+  'PERCEPTUAL_BOUNDS',
   'PRESETS',
   'Attack',
   'Certify',

@@ -47,6 +47,24 @@ def test_cohen_learning_rate():
   assert at == pytest.approx({0: 0.1, 29: 0.1, 30: 0.01, 59: 0.01, 60: 0.001, 89: 0.001})
 
 
+def test_the_perceptual_comparison_trains_and_attacks_within_one_table_of_bounds():
+  presets = {
+    'digits': {'linf': 'at-linf-digits', 'l2': 'at-l2-digits', 'lpips': 'pat-self-digits'},
+    'mnist': {
+      'linf': 'madry-mnist-quick', 'l2': 'at-l2-mnist-quick', 'stadv': 'at-stadv-mnist-quick',
+      'lpips': 'pat-self-mnist-quick',
+    },
+  }  # fmt: skip
+  assert configs.PERCEPTUAL_BOUNDS.keys() == presets.keys()
+  for dataset, bounds in configs.PERCEPTUAL_BOUNDS.items():
+    for norm, eps in bounds.items():
+      assert configs.threat_of(norm, eps).eps == eps  # What `certjax attack` makes of it.
+    for norm, name in presets[dataset].items():
+      _, preset = configs.PRESETS[name]
+      assert preset.dataset == dataset and preset.method == 'none'
+      assert preset.objective_parameters['eps'] == bounds[norm]
+
+
 def test_recipes_on_imagenet_and_of_wide_networks():
   """Released commands and arguments: Cohen's batch of 400, 90 epochs; Yang's WRN-40-2, 120 epochs."""
 
