@@ -28,6 +28,7 @@ from certjax.attacks._perceptual import (
   within,
 )
 from certjax.attacks._perceptual_projection import PROJECTIONS
+from certjax.distances import check_pixels
 
 _PROBE = 0.1  # h, in pixel values (Euclidean).
 _TINY = 1e-8  # Beside lengths and speeds.
@@ -71,6 +72,7 @@ def lpa(embed=None, *, eps=0.5, num_steps=40, search_steps=5, kappa=1.0, project
   # Deviation: the projected end may be a worse point than one seen before, which is kept.
 
   def attack(key, model_fn, x, y):
+    check_pixels(x=x)
     see = phi_and_logits(embed, model_fn)
     look = lambda x: see(x)[0]
     origin, logits = see(x)
@@ -133,6 +135,7 @@ def fast_lpa(embed=None, *, eps=0.5, num_steps=20, projection='newton'):
   check(projection, (*PROJECTIONS, 'none'), eps, num_steps=(num_steps, 0))
 
   def attack(key, model_fn, x, y):
+    check_pixels(x=x)
     see = phi_and_logits(embed, model_fn)
     look = lambda x: see(x)[0]
     origin, logits = see(x)

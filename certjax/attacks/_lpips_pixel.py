@@ -19,6 +19,7 @@ from certjax.attacks._perceptual import (
   within,
 )
 from certjax.attacks._perceptual_projection import PROJECTIONS
+from certjax.distances import check_pixels
 
 
 def lpips_pixel(embed=None, *, eps=0.5, num_steps=40, step_size=0.5, projection='newton'):
@@ -53,6 +54,7 @@ def lpips_pixel(embed=None, *, eps=0.5, num_steps=40, step_size=0.5, projection=
 
   def attack(key, model_fn, x, y):
     del y
+    check_pixels(x=x)
     see = phi_and_logits(embed, model_fn)
     look = lambda x: see(x)[0]
     origin = look(x)

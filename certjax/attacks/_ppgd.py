@@ -28,6 +28,7 @@ from certjax.attacks._perceptual import (
   within,
 )
 from certjax.attacks._perceptual_projection import PROJECTIONS
+from certjax.distances import check_pixels
 
 _CONVERGED = 1e-12
 """Squared residual, relative: what is left below is rounding, and dividing by it is noise."""
@@ -60,7 +61,7 @@ def ppgd(
 
   Raises:
     ValueError: for negative numbers, or an unknown `projection`; when called, where `embed` or
-      `model_fn` returns something else.
+      `model_fn` returns something else, and, outside of jit, for images outside [0, 1].
 
   Example:
     >>> phi = lambda x: 2 * x  # |phi(x') - phi(x)| = 2 |x' - x|
@@ -82,6 +83,7 @@ def ppgd(
   size = 2 * eps / max(num_steps, 1) if step_size is None else step_size
 
   def attack(key, model_fn, x, y):
+    check_pixels(x=x)
     see = phi_and_logits(embed, model_fn)
     look = lambda x: see(x)[0]
     origin, logits = see(x)

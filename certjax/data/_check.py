@@ -38,7 +38,7 @@ like grey levels, divide by 255.
     )
   _check_shape(x, name, shape)
   if x.dtype != np.uint8:
-    _check_range(x, name)
+    check_pixels(x, name=name)
   return x
 
 
@@ -120,7 +120,25 @@ def _check_shape(x, name, shape):
     raise ValueError(f'`{name}` must be {expected}, got shape {x.shape}: resize or choose others.')
 
 
-def _check_range(x, name):
+def check_pixels(x, *, name: str = 'x') -> None:
+  """Checks values of pixels, in an array of any shape: in [0, 1], without NaN.
+
+  Args:
+    x: uint8 or float[...].
+    name: what to call it in errors.
+
+  Raises:
+    ValueError: names the value, its position, and the usual mistake that it looks like.
+
+  Example:
+    >>> check_pixels(np.array([[0.0, 1.0]]))
+    >>> check_pixels(np.array([[-1.0, 1.0]]))
+    Traceback (most recent call last):
+      ...
+    ValueError: `x` must lie in [0, 1], got -1.0 at [0, 0] (range -1.0 .. 1.0): these look like [-1, 1], \
+use `(x + 1) / 2`.
+  """
+  x = np.asarray(x)
   values = x.astype(np.float32) if x.dtype.itemsize < 4 else x  # float16 and bfloat16.
   if np.isnan(values).any():
     raise ValueError(

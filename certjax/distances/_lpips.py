@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from certjax.distances._lp import length
+from certjax.distances._pixels import check_pixels
 
 _TINY = 1e-10  # Beside the length, not under the root: as in the published code.
 
@@ -37,7 +38,8 @@ def lpips(feature_fn, weights=None, root=True):
     everywhere; for equal images it is 0.
 
   Raises:
-    ValueError: for negative weights; when called, for weights that do not fit the activations.
+    ValueError: for negative weights; when called, for weights that do not fit the activations, and, outside
+      of jit, for images outside [0, 1].
 
   Example:
     >>> feature_fn = lambda x: ((x,), x.sum((1, 2)))
@@ -52,6 +54,7 @@ def lpips(feature_fn, weights=None, root=True):
   embed = embedding(feature_fn, weights)
 
   def distance(x1, x2):
+    check_pixels(x1=x1, x2=x2)
     phi = embed(jnp.stack([x1, x2]))
     difference = phi[1] - phi[0]
     return length(difference) if root else jnp.sum(difference**2)

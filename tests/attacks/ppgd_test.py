@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from certjax import attacks
 from certjax.attacks import _ppgd
 from certjax.attacks._ppgd import ppgd
 
@@ -172,6 +173,22 @@ def test_linear_features_give_the_optimum_of_a_linear_model():
 def test_bad_arguments(options, match):
   with pytest.raises(ValueError, match=match):
     ppgd(flat, **options)
+
+
+@pytest.mark.parametrize(
+  'make', [ppgd, attacks.lpa, attacks.fast_lpa, attacks.lpips_pixel], ids=lambda make: make.__name__
+)
+def test_images_outside_the_pixel_range_are_refused_where_they_are_numbers(make):
+  x, y = np.array([[-1.0, 0.5], [0.0, 1.0]], np.float32), np.array([0, 0])
+  call = lambda x: make(lambda x: x, eps=0, num_steps=0)(jax.random.key(0), lambda x: x, x, y)
+  with pytest.raises(
+    ValueError, match=r'`x` must lie in \[0, 1\], got -1.0 .*use `\(x \+ 1\) / 2`'
+  ):
+    call(x)
+  with pytest.raises(ValueError, match='divide by 255'):
+    call(np.array([[0, 17], [255, 3]], np.uint8))
+  assert jax.eval_shape(call, x).shape == x.shape  # Tracers hold no numbers.
+  np.testing.assert_array_equal(call((x + 1) / 2), (x + 1) / 2)
 
 
 def test_functions_of_another_kind():

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from certjax import data, evaluate, records, train
-from certjax.cli import _attack
+from certjax import configs, data, evaluate, records, train
+from certjax.cli import _attack, _attack_sets
 from certjax.report import _attacked
 
 pytestmark = pytest.mark.usefixtures('compiled_fast')
@@ -83,6 +83,18 @@ def test_union_is_the_and_of_the_columns(command, run, tmp_path):
   assert {tuple(s['broken_by']): s['images'] for s in summary['subsets']} == exact
   assert f'| union | stadv, linf | | {len(union) / 20:.4f} | |' in done.out
   assert (tmp_path / 'threats.md').read_text().strip() in done.out
+
+
+def test_images_that_a_threat_or_a_network_cannot_take(run):
+  images = data.Images(
+    np.zeros((1, 28, 28, 3), np.uint8), np.zeros(1, np.int32), np.zeros(1, np.int64)
+  )
+  with pytest.raises(ValueError, match=r'sides that 16 divides.*\(28, 28, 3\): pad or resize'):
+    _attack_sets._check_shape(configs.threat_of('jpeg', 0.1), images)
+  with pytest.raises(
+    ValueError, match=r'`features`: .* does not take images of shape \(28, 28, 3\)'
+  ):
+    _attack_sets._measure(run, images)
 
 
 def column(norm, eps, correct, clean=(1, 1, 1, 1, 1)):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from certjax import distances, parallel
+from certjax import distances, models, parallel
 
 # Channels first, one layer of 2 x 2 with a position where nothing is active, one of 1 x 1.
 A = ([[[3, 0], [1, 2]], [[4, 0], [1, 0]]], [[[1]], [[2]], [[2]]])
@@ -104,6 +104,25 @@ def test_between_is_the_distance_of_each_pair(of):
   found = distances.between(distances.lpips(pictured), np.float32(x1), np.float32(x2))
   expected = [of(a, b)['root'] for a, b in zip(x1, x2, strict=True)]
   np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_images_outside_the_pixel_range_are_refused_where_they_are_numbers():
+  x = np.random.default_rng(2).uniform(0, 1, (3, 3, 3)).astype(np.float32)
+  distance = distances.lpips(pictured)
+  for pair in ((x, 2 * x - 1), (2 * x - 1, x)):
+    name = 'x2' if pair[0] is x else 'x1'
+    with pytest.raises(ValueError, match=rf'`{name}` must lie in .* use `\(x \+ 1\) / 2`'):
+      distance(*pair)
+    assert jax.eval_shape(distance, *pair).shape == ()  # Tracers hold no numbers.
+
+
+def test_images_smaller_than_the_network_allows():
+  module = models.AlexNet(num_classes=10, hidden=8)
+  variables = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 63, 63, 3), np.float32))
+  call = lambda variables, x: distances.lpips(models.bind_features(module, variables))(x, x)
+  small = np.zeros((62, 62, 3), np.float32)
+  with pytest.raises(ValueError, match=r"\(62, 62, 3\) are too small for `variant`='imagenet'"):
+    jax.eval_shape(call, variables, small)
 
 
 def test_weights_that_do_not_fit():
