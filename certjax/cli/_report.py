@@ -4,7 +4,7 @@ import pathlib
 
 from certjax import configs, records
 from certjax import report as reports
-from certjax.cli import _parse, _progress
+from certjax.cli import _parse, _progress, _stored
 
 
 def report(arguments):
@@ -12,8 +12,8 @@ def report(arguments):
   config = _parse.parse(configs.Report, 'report', arguments)
   if not config.runs:
     raise ValueError('report on which runs? Give run directories, records.jsonl or TSV files.')
-  if config.threats or config.trained:
-    return _threats(config)
+  if config.threats or config.trained or config.grid:
+    return _attacked(config)
   if config.compare and len(config.runs) != 2:
     raise ValueError(f'`--compare` takes exactly two runs, got {len(config.runs)}.')
   paths = [records.locate(path) for path in config.runs]
@@ -34,12 +34,55 @@ def report(arguments):
   print(f'written to {out}')
 
 
-def _threats(config):
-  """`certjax report --threats DIRECTORY...`: a table goes beside the first directory."""
-  if not config.threats:
+def _attacked(config):
+  """`certjax report --threats DIRECTORY...` and `--grid FILE`: what attacks did."""
+  asked = 'threats' if config.threats else 'grid' if config.grid else 'trained'
+  if config.trained and not config.threats:
     raise ValueError('`trained` says what `--threats` were seen in training: give both.')
   if config.compare or config.radii or config.high_probability or config.tsv:
-    raise ValueError('`threats` reads attacks: it has no radii, and no --compare or --tsv.')
+    raise ValueError(f'`{asked}` reads attacks: it has no radii, and no --compare or --tsv.')
+  if config.threats:
+    _threats(config)
+  if config.grid:
+    _grid(config)
+
+
+def _grid(config):
+  """`certjax report --grid FILE DIRECTORY...`: images that each attack broke."""
+  if config.num_images < 1:
+    raise ValueError(f'`num_images` must be at least 1, got {config.num_images}.')
+  if config.grid.suffix != '.png':
+    raise ValueError(f'`grid` is a PNG: name it FILE.png, got {config.grid}.')
+  stored = [one for directory in config.runs for one in _stored.find(directory)]
+  shown = [_shown(one, config) for one in stored]
+  reports.plot_attacked(shown, config.grid, num_images=config.num_images)
+  print(f'written to {config.grid}')
+
+
+def _shown(stored, config):
+  """The `report.Shown` of one attack."""
+  from certjax import data
+
+  title = f'{stored.attack}, {stored.norm} {stored.bound:g} ({stored.unit})'
+  broken = _stored.broken(stored.directory, config.num_images)
+  if not len(broken.index):
+    raise ValueError(
+      f'{stored.directory}: the attack broke no image, and there is nothing to draw.'
+    )
+  images = _stored.originals(stored, broken, _stored.source_of(stored, config.data_dir))
+  if images.labels.tolist() != broken.labels.tolist():
+    raise ValueError(
+      f'{stored.directory}: its images are not those of {stored.dataset[0]} here: give the --data-dir of '
+      f'the attack.'
+    )
+  return reports.Shown(
+    title, broken.index, broken.labels, broken.predict,
+    data.to_float(images.images), broken.x_adv,
+  )  # fmt: skip
+
+
+def _threats(config):
+  """A table of threats goes beside the first directory."""
   out = config.out or config.runs[0].resolve().parent
   print(reports.write_threats(config.runs, out, config.trained))
   print(f'written to {out}')

@@ -1,11 +1,7 @@
 """`certjax study`: a page from stored attacks, a local endpoint for it, the analysis of the answers."""
 
-import json
-import pathlib
-from typing import NamedTuple
-
-from certjax import configs, records
-from certjax.cli import _parse, _progress
+from certjax import configs
+from certjax.cli import _parse, _progress, _stored
 
 _WINDOW = 11  # Side of the window of SSIM: smaller images have none.
 _NORMS = ('l2', 'linf')
@@ -83,108 +79,42 @@ def _analyse(arguments):
   print(f'written to {out}')
 
 
-class _Stored(NamedTuple):
-  """What one attack of one directory left: its name, its size, and where."""
-
-  attack: str
-  bound: float
-  unit: str
-  directory: pathlib.Path
-  dataset: tuple  # (name, split)
-
-
 def _conditions(config):
   """A `study.Condition` for each attack of each directory."""
-  stored = [one for directory in config.attacks for one in _find(directory)]
+  stored = [one for directory in config.attacks for one in _stored.find(directory)]
   if len({one.dataset for one in stored}) > 1:
     raise ValueError(
       f'`attacks` must be of one data set, got {sorted({one.dataset for one in stored})}.'
     )
-  names = [(one.attack, one.bound) for one in stored]
+  names = [(_named(one), one.bound) for one in stored]
   if len(set(names)) < len(names):
     raise ValueError(f'`attacks` hold one attack and bound twice: {names}.')
-  images = _source(stored[0].dataset, config.data_dir)
+  images = _stored.source_of(stored[0], config.data_dir)
   distances = _distances(config, images)
   return [_condition(one, images, distances, config.max_pairs) for one in stored]
-
-
-def _find(directory):
-  try:
-    summary = json.loads((directory / 'attacks.json').read_text())
-    names = [row['name'] for row in summary['attacks']]
-    norm, bound, unit = summary['norm'], float(summary['eps']), summary['unit']
-  except (FileNotFoundError, NotADirectoryError) as error:
-    raise ValueError(
-      f'{directory} holds no attacks.json: run `certjax attack --out {directory}` to its end first.'
-    ) from error
-  except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(
-      f'{directory}/attacks.json is damaged: the same attack again writes it.'
-    ) from error
-  settings = records.read(directory / 'clean')[0]['config']
-  dataset = settings['dataset'], settings['split']
-  return [_Stored(f'{name}-{norm}', bound, unit, directory / name, dataset) for name in names]
-
-
-def _source(dataset, data_dir):
-  from certjax import data
-
-  return data.source(*dataset, data_dir)
 
 
 def _condition(stored, source, distances, max_pairs):
   import numpy as np
 
-  from certjax import data, study
+  from certjax import study
 
-  index, x_adv = _successes(stored.directory, max_pairs)
-  if not len(index):
+  broken = _stored.broken(stored.directory, max_pairs)
+  if not len(broken.index):
     raise ValueError(
       f'{stored.directory}: the attack broke no image, and there is nothing to show.'
     )
-  images = data.take(data.stream(source, index), slice(None))
-  if x_adv.shape != images.images.shape or not ((x_adv >= 0) & (x_adv <= 1)).all():
-    raise ValueError(
-      f'{stored.directory}: adversarial images must lie in [0, 1] and have shape {images.images.shape}, got '
-      f'{x_adv.shape}: give the --data-dir of the attack.'
-    )
-  shown = np.rint(255 * x_adv).astype(np.uint8)  # Distances are those of what people see.
+  images = _stored.originals(stored, broken, source)
+  shown = np.rint(255 * broken.x_adv).astype(np.uint8)  # Distances are those of what people see.
   measured = {name: measure(images.images, shown) for name, measure in distances.items()}
   labels = np.asarray(images.labels, np.int64)
   return study.Condition(
-    stored.attack, stored.bound, stored.unit, index, labels, images.images, shown, measured
+    _named(stored), stored.bound, stored.unit, broken.index, labels, images.images, shown, measured
   )
 
 
-def _successes(directory, max_pairs):
-  """(index int64[M], x_adv float32[M, H, W, C]) of images that an attack, or one of its parts, broke."""
-  import numpy as np
-
-  parts = [path.parent for path in sorted(directory.glob(f'*/{records.RECORDS}'))] or [directory]
-  found = [pair for part in parts for pair in _broken(part)]
-  found.sort(key=lambda pair: pair[0])
-  if max_pairs is not None and len(found) > max_pairs:
-    found = [found[i * len(found) // max_pairs] for i in range(max_pairs)]
-  index = np.array([i for i, _ in found], np.int64)
-  return index, np.stack([image for _, image in found]) if found else None
-
-
-def _broken(directory):
-  """(index, image) of each success of one part."""
-  from certjax.evaluate import read_adversarials
-
-  lines = records.read(directory)[1]
-  paths = sorted((directory / 'adversarial').glob('*.npz'))
-  starts = [int(path.stem) for path in paths]
-  if lines and (not starts or starts[0] != 0):
-    raise ValueError(f'{directory}: its adversarial images are missing: attack anew.')
-  for path, start, end in zip(paths, starts, [*starts[1:], len(lines)], strict=True):
-    here = lines[start:end]
-    for line, image in zip(
-      here, read_adversarials(path, [line['index'] for line in here]), strict=True
-    ):
-      if line['success']:
-        yield line['index'], image
+def _named(stored):
+  return f'{stored.attack}-{stored.norm}'
 
 
 def _distances(config, source):

@@ -317,6 +317,13 @@ class Report:
   accuracy under each, under all together, and which images fall to which."""
   trained: tuple[str, ...] = ()
   """With --threats: those that the model was trained against, as linf; adds the mean over the others."""
+  grid: pathlib.Path | None = None
+  """Of directories of `certjax attack`: a PNG with original, adversarial image and scaled difference of images
+  that each attack broke (needs JAX)."""
+  num_images: int = 8
+  """With --grid: at most so many images of each attack, evenly spaced among those that it broke."""
+  data_dir: pathlib.Path | None = None
+  """With --grid: prepared TFDS directory of the originals (default: TFDS's own)."""
 
 
 @dataclasses.dataclass(frozen=True)

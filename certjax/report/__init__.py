@@ -22,6 +22,7 @@ from certjax.report._compare import (
   compare_runs,
   comparison_markdown,
 )
+from certjax.report._grid import Shown, grid_pixels, plot_attacked
 from certjax.report._human_scores import just_noticeable, two_alternatives
 from certjax.report._load import (
   load,
@@ -52,6 +53,7 @@ __all__ = [
   'Comparison',
   'Row',
   'Run',
+  'Shown',
   'Table',
   'abstention_rate',
   'average_certified_radius',
@@ -63,6 +65,7 @@ __all__ = [
   'comparison_markdown',
   'csv',
   'default_radii',
+  'grid_pixels',
   'high_probability_accuracy',
   'just_noticeable',
   'load',
@@ -71,6 +74,7 @@ __all__ = [
   'markdown',
   'median_radius',
   'plot',
+  'plot_attacked',
   'plot_spectra',
   'read_tsv',
   'table',

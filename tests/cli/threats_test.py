@@ -7,8 +7,9 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from certjax import configs, data, evaluate, records, train
+from certjax import configs, data, evaluate, records, report, train
 from certjax.cli import _attack, _attack_sets
 from certjax.report import _attacked
 
@@ -298,14 +299,69 @@ def test_bad_attacks_are_refused_before_anything_is_written(command, run, tmp_pa
   assert not (tmp_path / 'out').exists()
 
 
+def test_a_grid_shows_what_is_stored(command, run, data_dir, tmp_path, monkeypatch):
+  drawn, draw = [], report.plot_attacked
+  spy = lambda attacks, path, **options: (drawn.append(attacks), draw(attacks, path, **options))
+  monkeypatch.setattr(report, 'plot_attacked', spy)
+  file = tmp_path / 'grid.png'
+  options = ('--grid', file, '--num-images', 3, '--data-dir', data_dir)
+  done = command('report', run / 'linf', run / 'stadv', *options)
+  assert done.code == 0 and f'written to {file}' in done.out, done.err
+  with Image.open(file) as image:
+    assert image.size == report.grid_pixels(2, 3, (8, 8, 1))
+  test = data.load('digits', 'test', data_dir=data_dir)
+  for name, shown in zip(('linf', 'stadv'), drawn[0], strict=True):
+    lines = [r for r in records.read(run / name / THREATS[name][5])[1] if r['success']]
+    chosen = [lines[i * len(lines) // 3] for i in range(3)]
+    assert shown.index.tolist() == [line['index'] for line in chosen]
+    assert shown.predict.tolist() == [line['predict'] for line in chosen]
+    paths = sorted((run / name / THREATS[name][5] / 'adversarial').iterdir())
+    arrays = {}
+    for path in paths:
+      with np.load(path) as content:
+        arrays |= dict(zip(content['index'].tolist(), content['x_adv'], strict=True))
+    for row, index in enumerate(shown.index.tolist()):
+      np.testing.assert_array_equal(shown.adversarials[row], arrays[index])
+      np.testing.assert_array_equal(shown.originals[row], data.to_float(test.images[index]))
+      assert shown.labels[row] == test.labels[index]
+  assert drawn[0][0].title == 'fgsm, linf 0.1 (pixel value)'
+
+
+def test_bad_grids(command, run, data_dir, tmp_path):
+  file, out = tmp_path / 'grid.png', tmp_path / 'linf'
+  grid = lambda *options: command('report', out, '--grid', file, '--data-dir', data_dir, *options)
+  refused(grid(), 'holds no attacks.json')
+  shutil.copytree(run / 'linf', out)
+  refused(grid('--num-images', 0), '`num_images` must be at least 1, got 0')
+  refused(grid('--compare'), '`grid` reads attacks')
+  refused(command('report', out, '--grid', tmp_path / 'grid.pdf'), 'name it FILE.png')
+  lines = (out / 'fgsm' / 'records.jsonl').read_text()
+  wrong = lines.replace('"label": 0', '"label": 1').replace('"label":0', '"label":1')
+  assert wrong != lines
+  (out / 'fgsm' / 'records.jsonl').write_text(wrong)
+  refused(grid('--num-images', 20), 'not those of digits here', '--data-dir')
+  none = lines.replace('"success": true', '"success": false').replace(
+    '"success":true', '"success":false'
+  )
+  assert none != lines
+  (out / 'fgsm' / 'records.jsonl').write_text(none)
+  refused(grid(), 'the attack broke no image')
+  (out / 'fgsm' / 'records.jsonl').write_text(lines)
+  shutil.rmtree(out / 'fgsm' / 'adversarial')
+  refused(grid(), 'its adversarial images are missing')
+  assert not file.exists()
+
+
 def test_bad_reports(command, run, tmp_path):
-  report = lambda *arguments: command('report', *arguments, '--out', tmp_path / 'out')
-  refused(report(run / 'linf', '--trained', 'linf'), '`trained`', 'give both')
-  refused(report('--threats', run / 'linf', '--compare'), '`threats` reads attacks')
-  refused(report('--threats', run / 'linf', '--trained', 'l2'), 'among linf', 'got l2')
-  refused(report('--threats', run / 'linf', run / 'linf'), 'a threat twice at one size')
-  refused(report('--threats', run), 'holds no attacks.json')
+  summarise = lambda *arguments: command('report', *arguments, '--out', tmp_path / 'out')
+  refused(summarise(run / 'linf', '--trained', 'linf'), '`trained`', 'give both')
+  refused(summarise('--threats', run / 'linf', '--compare'), '`threats` reads attacks')
+  refused(summarise('--threats', run / 'linf', '--trained', 'l2'), 'among linf', 'got l2')
+  refused(summarise('--threats', run / 'linf', run / 'linf'), 'a threat twice at one size')
+  refused(summarise('--threats', run), 'holds no attacks.json')
   other = tmp_path / 'other'
   assert command('attack', run, '--evenly', 5, *LINF, '--out', other).code == 0
-  refused(report('--threats', run / 'stadv', other), 'images_sha256 differs between stadv and linf')
+  refused(
+    summarise('--threats', run / 'stadv', other), 'images_sha256 differs between stadv and linf'
+  )
   assert not (tmp_path / 'out').exists()

@@ -1,0 +1,127 @@
+"""What finished directories of `certjax attack` hold: their attacks, and the images that these broke."""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from certjax import records
+
+
+class Stored(NamedTuple):
+  """One attack of a directory.
+
+  Attributes:
+    attack, norm: names.
+    bound, unit: of the threat's size.
+    directory: of the attack.
+    dataset: (name, split).
+  """
+
+  attack: str
+  norm: str
+  bound: float
+  unit: str
+  directory: pathlib.Path
+  dataset: tuple
+
+
+class Broken(NamedTuple):
+  """Images that an attack broke, by their index.
+
+  Attributes:
+    index: int64[M], in the split.
+    labels, predict: int64[M], the label, and the classifier's answer to the adversarial image.
+    x_adv: float32[M, H, W, C]; None of no image.
+  """
+
+  index: Any
+  labels: Any
+  predict: Any
+  x_adv: Any
+
+
+def find(directory) -> list:
+  """The attacks of a directory.
+
+  Raises:
+    ValueError: if it is not finished, or its table is damaged.
+  """
+  try:
+    summary = json.loads((directory / 'attacks.json').read_text())
+    names = [row['name'] for row in summary['attacks']]
+    norm, bound, unit = summary['norm'], float(summary['eps']), summary['unit']
+  except (FileNotFoundError, NotADirectoryError) as error:
+    raise ValueError(
+      f'{directory} holds no attacks.json: run `certjax attack --out {directory}` to its end first.'
+    ) from error
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'{directory}/attacks.json is damaged: the same attack again writes it.'
+    ) from error
+  settings = records.read(directory / 'clean')[0]['config']
+  dataset = settings['dataset'], settings['split']
+  return [Stored(name, norm, bound, unit, directory / name, dataset) for name in names]
+
+
+def broken(directory, largest=None) -> Broken:
+  """What an attack, or one of its parts, broke.
+
+  Args:
+    directory: of a `Stored`.
+    largest: at most so many images, evenly spaced.
+
+  Raises:
+    ValueError: for missing or damaged arrays.
+  """
+  import numpy as np
+
+  parts = [path.parent for path in sorted(directory.glob(f'*/{records.RECORDS}'))] or [directory]
+  found = [pair for part in parts for pair in _successes(part)]
+  found.sort(key=lambda pair: pair[0]['index'])
+  if largest is not None and len(found) > largest:
+    found = [found[i * len(found) // largest] for i in range(largest)]
+  column = lambda name: np.array([line[name] for line, _ in found], np.int64)
+  x_adv = np.stack([image for _, image in found]) if found else None
+  return Broken(column('index'), column('label'), column('predict'), x_adv)
+
+
+def source_of(stored, data_dir):
+  """The `data.Source` that an attack took its images from."""
+  from certjax import data
+
+  return data.source(*stored.dataset, data_dir)
+
+
+def originals(stored, broken, source):
+  """The `data.Images` of what was broken.
+
+  Raises:
+    ValueError: if the adversarial images cannot be of this source.
+  """
+  from certjax import data
+
+  images, x_adv = data.take(data.stream(source, broken.index), slice(None)), broken.x_adv
+  if x_adv.shape != images.images.shape or not ((x_adv >= 0) & (x_adv <= 1)).all():
+    raise ValueError(
+      f'{stored.directory}: adversarial images must lie in [0, 1] and have shape {images.images.shape}, got '
+      f'{x_adv.shape}: give the --data-dir of the attack.'
+    )
+  return images
+
+
+def _successes(directory):
+  """(record, image) of each success of one part."""
+  from certjax.evaluate import read_adversarials
+
+  lines = records.read(directory)[1]
+  paths = sorted((directory / 'adversarial').glob('*.npz'))
+  starts = [int(path.stem) for path in paths]
+  if lines and (not starts or starts[0] != 0):
+    raise ValueError(f'{directory}: its adversarial images are missing: attack anew.')
+  for path, start, end in zip(paths, starts, [*starts[1:], len(lines)], strict=True):
+    here = lines[start:end]
+    for line, image in zip(
+      here, read_adversarials(path, [line['index'] for line in here]), strict=True
+    ):
+      if line['success']:
+        yield line, image
