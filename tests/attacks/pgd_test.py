@@ -38,6 +38,22 @@ def test_linear_optimum():
     np.testing.assert_allclose(drop, 0.1 * dual, rtol=1e-5)
 
 
+def test_reference_step_in_l2():
+  """Gradient (3, 0, -4) of 3 x_0 - 4 x_2, from a point off the image: length .2167948, cut to .15."""
+  x, delta = jnp.array([0.1, 0.9, 0.5]), jnp.array([0.05, 0.05, -0.1])
+  threat = threats.l2(0.15)
+  ahead = x + delta + 0.1 * threat.steepest(jax.grad(lambda x: 3 * x[0] - 4 * x[2])(x + delta))
+  np.testing.assert_allclose(threat.distance(x, ahead), 0.2167948, rtol=1e-6)
+  moved = threat.project(x, ahead) - x
+  np.testing.assert_allclose(moved, [0.0761088, 0.0345949, -0.1245417], atol=1e-6)
+  slope = jnp.array([3.0, 0.0, -4.0])
+  attack = attacks.pgd(
+    threat, step_size=0.1, num_steps=1, random_start=False, loss=lambda logits, y: logits[0]
+  )
+  first = attack(jax.random.key(0), lambda x: (x @ slope)[:, None], x[None], jnp.zeros(1, jnp.int32))
+  np.testing.assert_allclose(first[0] - x, [0.06, 0, -0.08], atol=1e-6)
+
+
 def test_keeps_the_best_point():
   """Steps far too long end badly; the best point visited is returned all the same."""
   x, y = batch()
