@@ -1,6 +1,6 @@
 """Are the lecture's numbers of ReColorAdv and its combinations on CIFAR-10 found again, on the published network?
 
-    python benchmarks/recoloradv.py --weights FILE --data-dir DIR
+    python benchmarks/recoloradv.py --weights FILE --trained-weights FILE --data-dir DIR
 
 The row "None" (no defence) of Laidlaw & Feizi's table: their ResNet-32 without defence, as published, on 200 evenly
 spaced test images of CIFAR-10. C recolours (.06 a channel, CIELUV), S moves pixels (.05), D adds up to 8 / 255 a value;
@@ -12,6 +12,7 @@ settings stood before the run.
 """
 
 import argparse
+import importlib.util
 import json
 import pathlib
 
@@ -24,7 +25,9 @@ NUM_IMAGES, BATCH = 200, 50
 STEPS, STEP_SIZE, PENALTY = 100, 1e-3, 0.05
 COLOUR, FLOW, ADDED = 0.06, 0.05, 8 / 255
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in the authors' code.
+TRAINED, PEER = 'C, on the network trained against C', 'C, on PyTorch'
 PUBLISHED = {'C': 3.3, 'C + D': 0.0, 'C + S': 0.9, 'S + D': 0.0, 'C + S + D': 0.0}
+PUBLISHED |= {TRAINED: 45.8, PEER: PUBLISHED['C']}
 
 
 def searches():
@@ -68,9 +71,9 @@ def broken_and_moved(model_fn, threat, keep, x, y):
   return np.concatenate(right), np.concatenate(moved)
 
 
-def row(name, model_fn, threat, keep, x, y, clean):
-  right, moved = broken_and_moved(model_fn, threat, keep, x, y)
-  right &= clean
+def row(name, right, moved, clean):
+  """Of bool[N] right under attack, float[N] largest change or None, bool[N] right without attack."""
+  y, right = clean, right & clean
   interval = stats.binomtest(int(right.sum()), len(y)).proportion_ci(0.95, 'exact')
   published = PUBLISHED.get(name)
   inside = '-' if published is None else bool(interval.low <= published / 100 <= interval.high)
@@ -80,7 +83,7 @@ def row(name, model_fn, threat, keep, x, y, clean):
     '95% interval': f'{interval.low:.3f} to {interval.high:.3f}',
     'published': '-' if published is None else f'{published}%',
     'published in interval': inside,
-    'median largest change': float(np.median(moved)),
+    'median largest change': '-' if moved is None else float(np.median(moved)),
     'clean': float(clean.mean()),
     'images': len(y),
   }
@@ -89,6 +92,7 @@ def row(name, model_fn, threat, keep, x, y, clean):
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--weights', required=True)
+  parser.add_argument('--trained-weights', required=True)
   parser.add_argument('--data-dir')
   parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path('runs/recoloradv'))
   arguments = parser.parse_args()
@@ -96,17 +100,36 @@ def main():
 
   arguments.out.mkdir(parents=True, exist_ok=True)
   module = models.ResNet(num_classes=10, depth=32, mean=MEAN, std=STD)
-  model_fn = models.bind(module, models.load_weights(arguments.weights, module))
   evenly = data.subset(data.dataset('cifar10').sizes['test'], evenly=NUM_IMAGES)
   images = data.load('cifar10', 'test', data_dir=arguments.data_dir, indices=evenly)
   x, y = data.to_float(images.images), np.asarray(images.labels)
-  clean = np.asarray(jax.jit(lambda f, x: f(x).argmax(axis=1))(model_fn, x)) == y
-  print(f'clean: {clean.mean():.3f}', flush=True)
+
+  def network(weights):
+    """The model and where it is right without attack."""
+    model_fn = models.bind(module, models.load_weights(weights, module))
+    clean = np.asarray(jax.jit(lambda f, x: f(x).argmax(axis=1))(model_fn, x)) == y
+    print(f'{weights}, clean: {clean.mean():.3f}', flush=True)
+    return model_fn, clean
+
+  model_fn, clean = network(arguments.weights)
+  trained, trained_clean = network(arguments.trained_weights)
+  todo = searches()
+  runs = {
+    name: lambda search=search: (*broken_and_moved(model_fn, *search, x, y), clean)
+    for name, search in todo.items()
+  }
+  runs[TRAINED] = lambda: (*broken_and_moved(trained, *todo['C'], x, y), trained_clean)
+  if importlib.util.find_spec('torch'):
+    import recoloradv_peer
+
+    settings = dict(bound=COLOUR, steps=STEPS, step_size=STEP_SIZE, penalty=PENALTY)
+    peer = lambda: recoloradv_peer.right_under_attack(arguments.weights, x, y, **settings)
+    runs[PEER] = lambda: (peer(), None, clean)
   rows = []
-  for name, (threat, keep) in searches().items():
+  for name, run in runs.items():
     path = arguments.out / f'{name.replace(" ", "").replace(",", "-")}.json'
     if not path.exists():
-      path.write_text(json.dumps(row(name, model_fn, threat, keep, x, y, clean)))
+      path.write_text(json.dumps(row(name, *run())))
     rows.append(json.loads(path.read_text()))
   table = common.markdown(rows)
   question = f'Recolouring, flow and additive changes on {NUM_IMAGES} CIFAR-10 test images'

@@ -50,7 +50,9 @@ def test_reference_step_in_l2():
   attack = attacks.pgd(
     threat, step_size=0.1, num_steps=1, random_start=False, loss=lambda logits, y: logits[0]
   )
-  first = attack(jax.random.key(0), lambda x: (x @ slope)[:, None], x[None], jnp.zeros(1, jnp.int32))
+  first = attack(
+    jax.random.key(0), lambda x: (x @ slope)[:, None], x[None], jnp.zeros(1, jnp.int32)
+  )
   np.testing.assert_allclose(first[0] - x, [0.06, 0, -0.08], atol=1e-6)
 
 
