@@ -22,6 +22,7 @@ import argparse
 import pathlib
 
 import common
+import jax
 import numpy as np
 from scipy import stats
 
@@ -88,6 +89,7 @@ def main():
         common.command(*attack_line(run, dataset, attack, measuring), '--evenly', images, *where)
       rows.append({'model': name, 'seed': seed, **outcome(run, TRAINED[name])})
       print(common.markdown([numbers(row) for row in rows]), flush=True)
+      jax.clear_caches()  # Each command makes programs of its own; what they compile to lies in `out`.
   table = common.markdown(summary(rows))
   if not (arguments.epochs or arguments.images or arguments.seeds != SEEDS):
     write_card(dataset, images, rows, table)
@@ -96,8 +98,6 @@ def main():
 
 def share_programs(out):
   """One attack is one program for all classifiers of a data set: it is compiled once, and kept in `out`."""
-  import jax
-
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', str((out / 'programs').resolve()))
 
@@ -116,13 +116,12 @@ def attack_line(run, dataset, attack, measuring):
 
 def outcome(run, trained):
   """Accuracies of one classifier from its records, and where they come from."""
-  import jax
-
   from certjax import report
 
-  jax.clear_caches()  # Of the programs of one classifier.
   columns = {attack: report.load_attacked(place(run, attack)) for attack in ATTACKS}
-  report.threats_summary([columns['PPGD'], columns['L_inf']])  # Of the same model and images.
+  report.threats_summary(
+    [columns['PPGD'], columns['L_inf']]
+  )  # Refuses another model, or other images.
   threats = report.threats_summary([columns[attack] for attack in THREATS], trained)
   accuracies = {row['name']: row['accuracy'] for row in threats['threats']}
   return {

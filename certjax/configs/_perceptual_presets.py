@@ -149,7 +149,7 @@ PERCEPTUAL_PRESETS = {
     _digits('at-l2-digits', 'adversarial-l2', 'l2'),
   ),
   'pat-self-digits': (
-    'Perceptual adversarial training on digits, self-bounded, LPIPS 0.5, 60 epochs: a minute on 2 CPU cores; '
+    'Perceptual adversarial training on digits, self-bounded, LPIPS 0.5, 60 epochs: two minutes on 2 CPU cores; '
     '--features RUN measures by another run.',
     _digits('pat-self-digits', 'pat', 'lpips'),
   ),

@@ -304,9 +304,20 @@ def test_a_grid_shows_what_is_stored(command, run, data_dir, tmp_path, monkeypat
   spy = lambda attacks, path, **options: (drawn.append(attacks), draw(attacks, path, **options))
   monkeypatch.setattr(report, 'plot_attacked', spy)
   file = tmp_path / 'grid.png'
-  options = ('--grid', file, '--num-images', 3, '--data-dir', data_dir)
+  options = (
+    '--grid',
+    file,
+    '--num-images',
+    3,
+    '--data-dir',
+    data_dir,
+    '--threats',
+    '--out',
+    tmp_path,
+  )
   done = command('report', run / 'linf', run / 'stadv', *options)
   assert done.code == 0 and f'written to {file}' in done.out, done.err
+  assert (tmp_path / 'threats.md').read_text().strip() in done.out
   with Image.open(file) as image:
     assert image.size == report.grid_pixels(2, 3, (8, 8, 1))
   test = data.load('digits', 'test', data_dir=data_dir)
