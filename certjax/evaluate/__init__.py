@@ -48,6 +48,7 @@ from certjax.evaluate._masked import (
   masked_network,
   masked_records,
 )
+from certjax.evaluate._poisoning import PoisonPlan, poison_plan, poison_records, train_members
 from certjax.evaluate._rounding import Rounding, rounding_bounds
 from certjax.evaluate._sanity import sanity_warnings
 from certjax.evaluate._stored_sets import (
@@ -68,6 +69,7 @@ __all__ = [
   'Flag',
   'MaskedNetwork',
   'Outcome',
+  'PoisonPlan',
   'Rounding',
   'SmoothHead',
   'StoredSet',
@@ -105,6 +107,8 @@ __all__ = [
   'perceptual_set',
   'perceptual_target',
   'plain_target',
+  'poison_plan',
+  'poison_records',
   'predicted_records',
   'read_adversarials',
   'robust_accuracy',
@@ -114,6 +118,7 @@ __all__ = [
   'smoothed_target',
   'square_flag',
   'stored_set',
+  'train_members',
   'views_target',
   'write_adversarials',
   'write_attack_report',

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from certjax import certify, data, poisoning, records, report
-from certjax.cli import _poison
+from certjax.evaluate import _poisoning
 
 K, GROUP = 20, 8
 SMALL = (
@@ -113,8 +113,8 @@ def test_the_proof_knows_the_shifts():
   """Votes that prove 0, 1 or 3 samples, depending on which members a sample reaches."""
   votes = [0, 1, 2, 0, 0, 1, 0, 0, 2, 2, 2, 1, 0, 0, 0, 2, 0, 0, 1, 0, 2, 0, 0, 1]
   for shifts, radius in (((0, 3, 7, 12), 0), ((0, 1, 2, 3), 1)):
-    assert _poison._METHODS['finite-aggregation'].prove(votes, 3, shifts) == (0, radius)
-  assert _poison._METHODS['dpa'].prove(votes, 3, (0,)) == (0, 3)
+    assert _poisoning.METHODS['finite-aggregation'].prove(votes, 3, shifts) == (0, radius)
+  assert _poisoning.METHODS['dpa'].prove(votes, 3, (0,)) == (0, 3)
 
 
 def test_label_flips(command, data_dir, tmp_path):
