@@ -16,14 +16,6 @@ LEARNERS = {
 }
 
 
-def samples(number=60, seed=0):
-  """Noisy images of three classes."""
-  rng = np.random.default_rng(seed)
-  y = rng.integers(0, CLASSES, number, dtype=np.int32)
-  x = rng.integers(0, 120, (number, 3, 3, 1), dtype=np.uint8)
-  return x + (y * 40).astype(np.uint8)[:, None, None, None], y
-
-
 def counted(first, second):
   """Samples of each that the other lacks, as multisets."""
   contents = [
@@ -47,7 +39,7 @@ def counted(first, second):
     (poisoning.insert, {'number': 0}, 0, 0),
   ],
 )
-def test_symmetric_difference(attack, options, removed, added):
+def test_symmetric_difference(samples, attack, options, removed, added):
   """As many samples as asked for, the same ones for the same key, none touched in place."""
   x, y = samples()
   before = x.copy(), y.copy()
@@ -62,7 +54,7 @@ def test_symmetric_difference(attack, options, removed, added):
     assert not all(np.array_equal(a, b) for a, b in zip(poisoned, other, strict=True))
 
 
-def test_labels_of_the_adversary():
+def test_labels_of_the_adversary(samples):
   """Chosen among other classes only; random ones are wrong."""
   x, y = samples()
   flipped = poisoning.flip_labels(KEY, x, y, num_classes=CLASSES, number=60)[1]
@@ -78,7 +70,7 @@ def test_labels_of_the_adversary():
   assert (added[60:] != sources).all()
 
 
-def test_a_backdoor_opens():
+def test_a_backdoor_opens(samples):
   """A corner of 255 makes the nearest neighbour answer 2, whatever it shows; without it, it is right."""
   x, y = samples()
   trigger = np.full((1, 2, 1), 255, np.uint8)
@@ -111,7 +103,7 @@ def proofs(shifts, ensemble, image):
 
 @pytest.mark.parametrize('shifts', [(0,), (0, 3)], ids=['dpa and run-off', 'finite aggregation'])
 @pytest.mark.parametrize('name', LEARNERS)
-def test_no_certificate_is_contradicted(name, shifts):
+def test_no_certificate_is_contradicted(samples, name, shifts):
   """Of sets poisoned by the search, trained from nothing: no certified label turns; often one more
   sample than is certified does turn it."""
   x, y = samples()
@@ -143,7 +135,7 @@ def test_no_certificate_is_contradicted(name, shifts):
     assert tight >= 3
 
 
-def test_flips_against_sorted_parts():
+def test_flips_against_sorted_parts(samples):
   """SS-DPA: labels alone, parts of sorted images."""
   x, y = samples()
   deal = lambda x, y: poisoning.sorted_unlabelled(x, MEMBERS)
@@ -182,6 +174,6 @@ def test_flips_against_sorted_parts():
       KEY, None, None, x, y, x[0, 1:], num_classes=n), '`image` must be one uint8 image'),
   ],
 )  # fmt: skip
-def test_bad_arguments(call, word):
+def test_bad_arguments(samples, call, word):
   with pytest.raises(ValueError, match=word):
     call(*samples(), CLASSES)

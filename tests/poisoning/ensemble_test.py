@@ -18,15 +18,10 @@ LEARNERS = {
 EACH = pytest.mark.parametrize('learner', LEARNERS.values(), ids=LEARNERS)
 
 
-def samples(number=60, seed=0):
-  """Noisy images of three classes; parts have 8.6 samples on average, so that some are thinned."""
-  rng = np.random.default_rng(seed)
-  y = rng.integers(0, CLASSES, number, dtype=np.int32)
-  x = rng.integers(0, 120, (number, 3, 3, 1), dtype=np.uint8)
-  return x + (y * 40).astype(np.uint8)[:, None, None, None], y
-
-
-QUERIES = samples(20, seed=1)[0]
+@pytest.fixture
+def queries(samples):
+  """Images that are classified; parts of 60 have 8.6 samples on average, so that some are thinned."""
+  return samples(20, seed=1)[0]
 
 
 def dealt(x, y, members=MEMBERS):
@@ -49,26 +44,26 @@ def bits(ensemble):
 
 
 @EACH
-def test_a_member_is_the_same_whatever_its_place_and_company(learner):
+def test_a_member_is_the_same_whatever_its_place_and_company(samples, queries, learner):
   x, y = samples()
   whole = trained(learner, x, y)
-  answers = poisoning.preferences(whole, QUERIES, chunk=8)
+  answers = poisoning.preferences(whole, queries, chunk=8)
   for members, group in (([6, 2, 0, 5], 3), ([4], 1), (range(MEMBERS), 5)):
     some = trained(learner, x, y, group=group, members=members)
     assert bits(some).items() <= bits(whole).items() and set(bits(some)) == set(members)
-    there = poisoning.preferences(some, QUERIES, chunk=8)
+    there = poisoning.preferences(some, queries, chunk=8)
     np.testing.assert_array_equal(there, answers[:, list(members)])
-  turned = poisoning.preferences(whole, QUERIES[::-1][:13], chunk=8)
+  turned = poisoning.preferences(whole, queries[::-1][:13], chunk=8)
   np.testing.assert_array_equal(turned, answers[::-1][:13])
   assert len(set(bits(whole).values())) == MEMBERS
 
 
 @EACH
-def test_one_sample_more_or_less_retrains_one_member(learner):
+def test_one_sample_more_or_less_retrains_one_member(samples, queries, learner):
   """All are trained again on the changed set: at most one differs, the one of the sample's part."""
   x, y = samples()
   before = trained(learner, x, y)
-  votes = poisoning.votes(before, QUERIES)
+  votes = poisoning.votes(before, queries)
   assert before.sizes.max() > CAPACITY  # One of the parts is thinned.
   for i in (*range(0, 60, 7), 59):
     buckets = poisoning.pixel_sum(x[[i]], MEMBERS)
@@ -77,11 +72,11 @@ def test_one_sample_more_or_less_retrains_one_member(learner):
     for after in (less, more):
       changed = {n for n, state in bits(after).items() if state != bits(before)[n]}
       assert changed <= set(buckets.tolist())
-      moved = (poisoning.votes(after, QUERIES) != votes).any(axis=0)
+      moved = (poisoning.votes(after, queries) != votes).any(axis=0)
       assert set(np.flatnonzero(moved).tolist()) <= changed
 
 
-def test_a_flooded_part_changes_no_other():
+def test_a_flooded_part_changes_no_other(samples):
   """An adversary's 100 samples for one member: shapes, hence bits, of the others stay."""
   x, y = samples()
   many = np.repeat(x[:1], 100, axis=0)
@@ -93,22 +88,22 @@ def test_a_flooded_part_changes_no_other():
   assert [n for n in before if before[n] != after[n]] == poisoning.pixel_sum(x[:1], 7).tolist()
 
 
-def test_no_certified_sample_turns_a_label():
+def test_no_certified_sample_turns_a_label(samples, queries):
   """Every sample removed in turn, all members trained again: labels certified for one stay."""
   x, y = samples()
   learner = LEARNERS['nearest-neighbour']
-  proof = certify.aggregate(poisoning.votes(trained(learner, x, y), QUERIES), CLASSES)
+  proof = certify.aggregate(poisoning.votes(trained(learner, x, y), queries), CLASSES)
   certified = proof.radius >= 1
-  assert 5 <= certified.sum() < len(QUERIES)
-  turned = np.zeros(len(QUERIES), bool)
+  assert 5 <= certified.sum() < len(queries)
+  turned = np.zeros(len(queries), bool)
   for i in range(len(x)):
     less = trained(learner, np.delete(x, i, axis=0), np.delete(y, i))
-    again = certify.aggregate(poisoning.votes(less, QUERIES), CLASSES)
+    again = certify.aggregate(poisoning.votes(less, queries), CLASSES)
     turned |= again.label != proof.label
   assert not (turned & certified).any() and turned.any()
 
 
-def test_a_flipped_label_reaches_one_member():
+def test_a_flipped_label_reaches_one_member(samples):
   """SS-DPA: parts of the sorted images; members are trained again on the flipped label."""
   x, y = samples()
   parts = poisoning.sorted_unlabelled(x, MEMBERS)
@@ -121,7 +116,7 @@ def test_a_flipped_label_reaches_one_member():
     assert changed == [n for n, part in enumerate(parts.members) if i in part]
 
 
-def test_one_program_for_all_groups_and_training_sets():
+def test_one_program_for_all_groups_and_training_sets(samples, queries):
   traces = []
 
   def fit(key, x, y, mask):
@@ -135,11 +130,11 @@ def test_one_program_for_all_groups_and_training_sets():
   learner, (x, y) = poisoning.Learner(fit, scores, CLASSES), samples()
   for rows in (60, 59, 61):
     x, y = samples(rows)
-    poisoning.votes(trained(learner, x, y), QUERIES[: rows - 45], chunk=8)
+    poisoning.votes(trained(learner, x, y), queries[: rows - 45], chunk=8)
   assert sorted(traces) == ['fit', 'scores']
 
 
-def test_mlp_is_descent_on_all_weights():
+def test_mlp_is_descent_on_all_weights(samples):
   """Against momentum on W itself, step by step in float64, without masked rows."""
   num_steps, step_size = 20, 0.05
   learner = poisoning.mlp(CLASSES, hidden=8, num_steps=num_steps, step_size=step_size)
@@ -172,10 +167,10 @@ def test_mlp_is_descent_on_all_weights():
   np.testing.assert_allclose(scores, logits + weights['last_bias'], rtol=1e-4, atol=1e-4)
 
 
-def test_nearest_neighbour_is_the_nearest():
+def test_nearest_neighbour_is_the_nearest(samples, queries):
   """A black image too, which is nearest to padded rows; dark samples are not of their class 0."""
   x, y = samples()
-  y, queries = CLASSES - 1 - y, np.concatenate([QUERIES, np.zeros_like(QUERIES[:1])])
+  y, queries = CLASSES - 1 - y, np.concatenate([queries, np.zeros_like(queries[:1])])
   parts = dealt(x, y)
   ensemble = trained(LEARNERS['nearest-neighbour'], x, y, capacity=24)
   assert ensemble.sizes.max() <= 24
@@ -210,7 +205,7 @@ def test_large_parts_are_thinned_evenly():
   assert seen.tolist() == [[[11, 9, 7, 4, 2], [0, 1, 2, 0, 0]]]
 
 
-def test_members_at_once_as_on_an_accelerator(monkeypatch):
+def test_members_at_once_as_on_an_accelerator(samples, queries, monkeypatch):
   """vmap in place of the loop: the same up to rounding; the same answers of well separated scores."""
   x, y = samples()
   make = functools.partial(poisoning.mlp, CLASSES, hidden=8, num_steps=5)
@@ -219,7 +214,7 @@ def test_members_at_once_as_on_an_accelerator(monkeypatch):
   at_once = trained(make(), x, y)  # A new learner, hence a new program.
   for a, b in zip(*(jax.tree.leaves(each.states) for each in (loop, at_once)), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-  np.testing.assert_array_equal(poisoning.votes(loop, QUERIES), poisoning.votes(at_once, QUERIES))
+  np.testing.assert_array_equal(poisoning.votes(loop, queries), poisoning.votes(at_once, queries))
 
 
 @pytest.mark.parametrize(
@@ -240,6 +235,6 @@ def test_members_at_once_as_on_an_accelerator(monkeypatch):
     (lambda x, y: poisoning.build_learner('mlp', 3, {'depth': 2}), 'hidden, num_steps, step_size'),
   ],
 )
-def test_bad_arguments(call, word):
+def test_bad_arguments(samples, call, word):
   with pytest.raises(ValueError, match=word):
     call(*samples())

@@ -23,15 +23,10 @@ EACH = pytest.mark.parametrize('name', LEARNERS)
 SHIFTS = pytest.mark.parametrize('shifts', [PLAIN, SPREAD], ids=['one member', 'two members'])
 
 
-def samples(number=40, seed=0):
-  """Noisy images of three classes."""
-  rng = np.random.default_rng(seed)
-  y = rng.integers(0, CLASSES, number, dtype=np.int32)
-  x = rng.integers(0, 120, (number, 3, 3, 1), dtype=np.uint8)
-  return x + (y * 40).astype(np.uint8)[:, None, None, None], y
-
-
-QUERIES = samples(16, seed=1)[0]
+@pytest.fixture
+def queries(samples):
+  """Images that are classified."""
+  return samples(16, seed=1)[0]
 
 
 def dealt(shifts, x, y):
@@ -44,10 +39,10 @@ def trained(name, x, y, partition):
   )
 
 
-def proofs(name, shifts, x, y):
+def proofs(name, shifts, x, y, queries):
   """Method -> certificate of all queries, by members trained on this set."""
   ensemble = trained(name, x, y, dealt(shifts, x, y))
-  preferences = poisoning.preferences(ensemble, QUERIES, chunk=len(QUERIES))
+  preferences = poisoning.preferences(ensemble, queries, chunk=len(queries))
   votes = poisoning.first_choices(preferences)
   if len(shifts) > 1:
     return {'finite aggregation': certify.finite_aggregation(votes, CLASSES, shifts=shifts)}
@@ -64,12 +59,12 @@ def bits(ensemble):
   return [b''.join(leaf[i].tobytes() for leaf in leaves) for i in range(MEMBERS)]
 
 
-def changes(x, y):
+def changes(x, y, queries):
   """All removals, all flips, and for each bucket and label three of the queries bent to fall there."""
   for i in range(len(x)):
     yield ('remove', i)
     yield from (('flip', i, label) for label in range(CLASSES) if label != y[i])
-  for number, image in enumerate(QUERIES[:3]):
+  for number, image in enumerate(queries[:3]):
     for step in range(MEMBERS):
       bent = image.copy()
       bent[number, 0, 0] = (int(bent[number, 0, 0]) + step) % 256
@@ -90,16 +85,16 @@ def after(x, y, chosen):
 
 @SHIFTS
 @EACH
-def test_no_change_within_the_certified_number_turns_a_label(name, shifts):
+def test_no_change_within_the_certified_number_turns_a_label(samples, queries, name, shifts):
   """Each change alone, and 250 pairs: of certified labels none turns, of the others some do."""
-  x, y = samples()
-  before = proofs(name, shifts, x, y)
-  each = list(changes(x, y))
+  x, y = samples(40)
+  before = proofs(name, shifts, x, y, queries)
+  each = list(changes(x, y, queries))
   rng = np.random.default_rng(2)
   pairs = [[each[i] for i in rng.choice(len(each), 2, replace=False)] for _ in range(250)]
-  turned = {method: np.zeros((3, len(QUERIES)), bool) for method in before}
+  turned = {method: np.zeros((3, len(queries)), bool) for method in before}
   for chosen in [[change] for change in each] + pairs:
-    for method, proof in proofs(name, shifts, *after(x, y, chosen)).items():
+    for method, proof in proofs(name, shifts, *after(x, y, chosen), queries).items():
       turned[method][len(chosen)] |= proof.label != before[method].label
   for method, proof in before.items():
     for number in (1, 2):
@@ -108,32 +103,32 @@ def test_no_change_within_the_certified_number_turns_a_label(name, shifts):
   assert shifts != PLAIN or (before['dpa'].radius >= 2).sum() >= 2
 
 
-def test_one_insertion_more_than_certified_turns_any_label():
+def test_one_insertion_more_than_certified_turns_any_label(samples, queries):
   """Nearest neighbours learn each inserted copy of an image at once: the certificate is attained."""
-  x, y = samples()
+  x, y = samples(40)
   train = functools.partial(
     poisoning.train_ensemble, KEY, LEARNERS['nearest-neighbour'], capacity=CAPACITY, group=MEMBERS
   )
   deal = functools.partial(dealt, PLAIN)
-  before = proofs('nearest-neighbour', PLAIN, x, y)['dpa']
+  before = proofs('nearest-neighbour', PLAIN, x, y, queries)['dpa']
   assert dealt(PLAIN, x, y).sizes.max() < CAPACITY and len(set(before.radius)) >= 3
-  for i, image in enumerate(QUERIES):
+  for i, image in enumerate(queries):
     found = poisoning.greedy_attack(
       KEY, train, deal, x, y, image, num_classes=CLASSES, moves=('insert',), num_candidates=1,
-      chunk=len(QUERIES),
+      chunk=len(queries),
     )  # fmt: skip
     assert found.num_samples == before.radius[i] + 1
-    again = proofs('nearest-neighbour', PLAIN, found.x, found.y)['dpa']
+    again = proofs('nearest-neighbour', PLAIN, found.x, found.y, queries)['dpa']
     assert again.label[i] == found.label != before.label[i]
 
 
 @EACH
-def test_one_sample_reaches_the_members_of_its_bucket_bit_by_bit(name):
+def test_one_sample_reaches_the_members_of_its_bucket_bit_by_bit(samples, queries, name):
   """Overlapping parts: of seven members trained again, exactly two differ, and no other's vote."""
-  x, y = samples()
+  x, y = samples(40)
   first = trained(name, x, y, dealt(SPREAD, x, y))
-  state, votes = bits(first), poisoning.votes(first, QUERIES, chunk=len(QUERIES))
-  for change in list(changes(x, y))[::9]:
+  state, votes = bits(first), poisoning.votes(first, queries, chunk=len(queries))
+  for change in list(changes(x, y, queries))[::9]:
     poisoned = after(x, y, [change])
     second = trained(name, *poisoned, dealt(SPREAD, *poisoned))
     image = change[1] if change[0] == 'insert' else x[change[1]]
@@ -141,14 +136,14 @@ def test_one_sample_reaches_the_members_of_its_bucket_bit_by_bit(name):
     reached = {(bucket + shift) % MEMBERS for shift in SPREAD}
     differ = {i for i, (a, b) in enumerate(zip(state, bits(second), strict=True)) if a != b}
     assert differ == reached
-    moved = poisoning.votes(second, QUERIES, chunk=len(QUERIES)) != votes
+    moved = poisoning.votes(second, queries, chunk=len(queries)) != votes
     assert set(np.flatnonzero(moved.any(axis=0)).tolist()) <= reached
 
 
 @SHIFTS
 @EACH
-def test_another_order_of_the_training_set_is_the_same_ensemble(name, shifts):
-  x, y = samples()
+def test_another_order_of_the_training_set_is_the_same_ensemble(samples, name, shifts):
+  x, y = samples(40)
   x[7], y[7] = x[3], (y[3] + 1) % CLASSES  # An image that is there twice, with two labels.
   state = bits(trained(name, x, y, dealt(shifts, x, y)))
   for seed in range(3):
@@ -157,20 +152,20 @@ def test_another_order_of_the_training_set_is_the_same_ensemble(name, shifts):
     assert bits(again) == state
 
 
-def test_a_partition_by_position_proves_nothing():
+def test_a_partition_by_position_proves_nothing(samples, queries):
   """One image in front of all others retrains every member, and turns labels that the rule for
   hashed parts would call certain; the same images, hashed: one member, and no such label."""
-  x, y = samples()
+  x, y = samples(40)
   by_position = lambda x, y: trained('mlp', x, y, poisoning.by_position(len(x), MEMBERS))
-  vote = lambda ensemble: poisoning.votes(ensemble, QUERIES, chunk=len(QUERIES))
-  first, hashed = by_position(x, y), proofs('mlp', PLAIN, x, y)['dpa']
+  vote = lambda ensemble: poisoning.votes(ensemble, queries, chunk=len(queries))
+  first, hashed = by_position(x, y), proofs('mlp', PLAIN, x, y, queries)['dpa']
   state, proof = bits(first), certify.aggregate(vote(first), CLASSES)
-  turned = np.zeros(len(QUERIES), bool)
+  turned = np.zeros(len(queries), bool)
   for image in samples(20, seed=3)[0]:
     poisoned = np.insert(x, 0, image, axis=0), np.insert(y, 0, np.int32(0))
     second = by_position(*poisoned)
     assert all(a != b for a, b in zip(state, bits(second), strict=True))
     turned |= certify.aggregate(vote(second), CLASSES).label != proof.label
-    held = proofs('mlp', PLAIN, *poisoned)['dpa'].label == hashed.label
+    held = proofs('mlp', PLAIN, *poisoned, queries)['dpa'].label == hashed.label
     assert held[hashed.radius >= 1].all()
   assert (turned & (proof.radius >= 1)).any()
