@@ -64,7 +64,13 @@ def _trained(config):
     _check_seen(config.run, trained.config, images, smoothing)
     return _rounded(config, trained.model_fn), trained.variables
 
-  return Subject(train.read_config(config.run), load)
+  training = train.read_config(config.run)
+  if training.get('objective') in train.SELF_SUPERVISED:
+    raise ValueError(
+      f'{config.run} was trained without labels ({training["objective"]}), and knows no classes: '
+      f'`certjax poison ss-dpa --features {config.run}` learns from its features.'
+    )
+  return Subject(training, load)
 
 
 def _check_seen(run, training, images, smoothing):

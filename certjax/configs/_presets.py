@@ -9,6 +9,7 @@ from certjax.configs._levine_presets import LEVINE_PRESETS
 from certjax.configs._patchguard_presets import PATCHGUARD_PRESETS
 from certjax.configs._perceptual_presets import PERCEPTUAL_PRESETS
 from certjax.configs._schema import Train
+from certjax.configs._self_supervised_presets import SELF_SUPERVISED_PRESETS
 from certjax.configs._vit_presets import VIT_PRESETS
 
 _DIGITS = Train(out=pathlib.Path('runs/digits'), dataset='digits')
@@ -327,6 +328,7 @@ PRESETS = {
   **LEVINE_PRESETS,
   **PATCHGUARD_PRESETS,
   **PERCEPTUAL_PRESETS,
+  **SELF_SUPERVISED_PRESETS,
   **VIT_PRESETS,
   **{
     f'{objective}-mnist-{eps}': (

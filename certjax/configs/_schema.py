@@ -34,7 +34,8 @@ class Train:
   pat (perceptual), adversarial-stadv, -recolor, -jpeg, several: adversarial-random, -average, -maximum; compositions
   adversarial-cd, -cs, -sd, -csd, trades-c, -cd, -cs, -sd, -csd;
   lipschitz (for Lipschitz networks), and at bounds of the network: ibp, crown-ibp, diffai, wong-kolter,
-  sabr, mtl-ibp; against replaced pixels: patch-ibp, sparse-ibp; of its curvature (smooth networks): crt."""
+  sabr, mtl-ibp; against replaced pixels: patch-ibp, sparse-ibp; of its curvature (smooth networks): crt;
+  without labels, for features: rotnet, simclr."""
   objective_parameters: dict[str, float] = dataclasses.field(default_factory=dict)
   """Its hyperparameters, as `--objective-parameters eps 0.25 num_noises 2`."""
   objective_warmup_epochs: float = 0.0
@@ -276,9 +277,13 @@ class Poison:
   """What sends a sample to its part: pixel-sum (of the image, as published), or blake2 (of its bytes). Not
   used by ss-dpa, which sorts the images."""
   learner: str = 'mlp'
-  """Base learner: mlp (one hidden layer), or nearest-neighbour."""
+  """Base learner: mlp (one hidden layer), nearest-neighbour, linear (softmax regression), cnn (small, with
+  shifted images), or nin (the papers' Network in Network, for an accelerator)."""
   learner_parameters: dict[str, float] = dataclasses.field(default_factory=dict)
-  """Its hyperparameters, as `--learner-parameters hidden 128 num_steps 100 step_size 0.03`."""
+  """Its hyperparameters, as `--learner-parameters hidden 128 num_steps 100 step_size 0.03` of mlp (README names all)."""
+  features: pathlib.Path | None = None
+  """Of ss-dpa: directory of a run trained without labels on the same data set (`certjax train rotnet-mnist`,
+  simclr-cifar10), whose features the members learn from in place of images."""
   capacity: int | None = None
   """Samples that a member sees at most; larger parts are thinned (default: mean + 4 sqrt(mean) of a part's
   size, up to a multiple of 8). The certificates are about training with this number."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from certjax import certify, data, poisoning, records
 from certjax.evaluate import _members
+from certjax.evaluate._frozen_features import frozen_features
 from certjax.evaluate._header import header
 
 _UNIT = 'samples'
@@ -29,12 +30,14 @@ class _Method(NamedTuple):
     norm: what is counted.
     sorted: parts of the sorted images, rather than of a hash.
     scored: the proof reads all preferences, rather than votes.
+    trusted: images are, so that members may share features learned from all of them.
     prove: `(votes or preferences, num_classes, shifts) -> Certificate`.
   """
 
   norm: str
   sorted: bool
   scored: bool
+  trusted: bool
   prove: Callable
 
 
@@ -79,7 +82,11 @@ def poison_plan(config) -> PoisonPlan:
   for name in ('partitions', 'group', 'chunk', 'capacity'):
     if (number := getattr(config, name)) is not None and number < 1:
       raise ValueError(f'`{name}` must be at least 1, got {number}.')
-  learner = poisoning.build_learner(config.learner, spec.num_classes, config.learner_parameters)
+  features = None if config.features is None else frozen_features(config.features, config.dataset)
+  learner = poisoning.build_learner(
+    config.learner, spec.num_classes, config.learner_parameters,
+    shape=spec.shape if features is None else None,
+  )  # fmt: skip
   training = data.load(config.dataset, 'train', data_dir=config.data_dir)
   if config.partitions > len(training.labels):
     raise ValueError(
@@ -92,9 +99,12 @@ def poison_plan(config) -> PoisonPlan:
   )
   images = data.load(config.dataset, 'test', data_dir=config.data_dir, indices=index)
   partition, shifts = _parts(config, method, training)
-  settings = _settings(config, method, len(training.labels), shifts)
+  settings = _settings(config, method, len(training.labels), shifts, features)
+  inputs = lambda: tuple(
+    each.images if features is None else features(each.images) for each in (training, images)
+  )
   members = _members.Members(
-    learner, lambda: (training.images, images.images), training.labels, partition, settings,
+    learner, inputs, training.labels, partition, settings,
     _header(config, method, settings, training, images), pathlib.Path(config.members or config.out),
   )  # fmt: skip
   return PoisonPlan(method, members, images, shifts)
@@ -151,7 +161,13 @@ def _method(config):
   if config.spread < 1 or (config.spread > 1) != overlaps:
     rule = 'at least 2 with finite-aggregation' if overlaps else f'1 with {config.method}'
     raise ValueError(f'`spread` must be {rule}, got {config.spread}.')
-  return METHODS[config.method]
+  method = METHODS[config.method]
+  if config.features is not None and not method.trusted:
+    raise ValueError(
+      f'`features` learned from all training images void the certificate of {config.method}: one inserted '
+      f'image may reach every member. Use ss-dpa (flipped labels), or no --features.'
+    )
+  return method
 
 
 def _parts(config, method, training):
@@ -164,18 +180,19 @@ def _parts(config, method, training):
   return poisoning.partition(x, training.labels, buckets, number, shifts=shifts), shifts
 
 
-def _settings(config, method, num_samples, shifts):
+def _settings(config, method, num_samples, shifts, features):
   """What the members and their answers depend on, as JSON: the method of proof is no part of it."""
   number, capacity = config.partitions * config.spread, config.capacity
   if capacity is None:
     capacity = poisoning.default_capacity(num_samples, number, spread=config.spread)
-  defaults = poisoning.LEARNERS[config.learner].__kwdefaults__ or {}
+  defaults = poisoning.learner_parameters(config.learner)
   return {
     **{name: getattr(config, name) for name in _KEPT},
     'learner_parameters': {**defaults, **config.learner_parameters},
     'group': min(config.group, number),
     'partition': 'sorted' if method.sorted else config.hash,
     'num_members': number, 'shifts': list(shifts), 'capacity': capacity,
+    **({} if features is None else {'features': features.facts}),
   }  # fmt: skip
 
 
@@ -209,9 +226,11 @@ def _run_off(preferences, num_classes, shifts):
 
 
 METHODS = {
-  'dpa': _Method(_SYMMETRIC, sorted=False, scored=False, prove=_plain),
-  'ss-dpa': _Method(_FLIPS, sorted=True, scored=False, prove=_plain),
-  'finite-aggregation': _Method(_SYMMETRIC, sorted=False, scored=False, prove=_finite),
-  'run-off': _Method(_SYMMETRIC, sorted=False, scored=True, prove=_run_off),
+  'dpa': _Method(_SYMMETRIC, sorted=False, scored=False, trusted=False, prove=_plain),
+  'ss-dpa': _Method(_FLIPS, sorted=True, scored=False, trusted=True, prove=_plain),
+  'finite-aggregation': _Method(
+    _SYMMETRIC, sorted=False, scored=False, trusted=False, prove=_finite
+  ),
+  'run-off': _Method(_SYMMETRIC, sorted=False, scored=True, trusted=False, prove=_run_off),
 }
 """Name -> rule, for `configs.Poison`."""

@@ -6,7 +6,13 @@ from certjax.models._alexnet import AlexNet
 from certjax.models._bagnet import BagNet
 from certjax.models._bind import bind, module_of
 from certjax.models._cnn import DigitsCNN, MnistCNN
-from certjax.models._features import bind_features, features_of, self_bounded, taps_of
+from certjax.models._features import (
+  bind_features,
+  bind_representation,
+  features_of,
+  self_bounded,
+  taps_of,
+)
 from certjax.models._feed_forward import FeedForward
 from certjax.models._imagenet_resnet import ImageNetResNet
 from certjax.models._kw_large import KWLarge
@@ -15,6 +21,7 @@ from certjax.models._lip_convnet import LipConvNet
 from certjax.models._lipnext import LipNeXt
 from certjax.models._mlp import MLP
 from certjax.models._nearest_neighbour import nearest_neighbour
+from certjax.models._network_in_network import NetworkInNetwork
 from certjax.models._normalize import Normalize
 from certjax.models._registry import REGISTRY, build
 from certjax.models._resnet import ResNet
@@ -39,6 +46,7 @@ __all__ = [
   'LipConvNet',
   'LipNeXt',
   'MnistCNN',
+  'NetworkInNetwork',
   'Normalize',
   'ResNet',
   'ResNet9',
@@ -47,6 +55,7 @@ __all__ = [
   'as_model_fn',
   'bind',
   'bind_features',
+  'bind_representation',
   'build',
   'features_of',
   'in_bfloat16',

@@ -8,6 +8,7 @@ nobody reads, the logits or later layers, jit prunes.
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -15,6 +16,7 @@ from certjax.models._alexnet import AlexNet
 from certjax.models._bind import module_of
 from certjax.models._cnn import DigitsCNN, MnistCNN
 from certjax.models._imagenet_resnet import BLOCKS, ImageNetResNet
+from certjax.models._network_in_network import NetworkInNetwork
 from certjax.models._resnet import ResNet
 from certjax.models._resnet9 import ResNet9
 from certjax.models._wide_resnet import WideResNet
@@ -107,6 +109,38 @@ def self_bounded(attack, taps=None):
   return bound
 
 
+def bind_representation(module, variables):
+  """What a linear classifier on a frozen network reads: `x[B, ...] -> float32[B, D]`.
+
+  The last of `taps_of(module)`: of residual networks its mean over pixels, of plain ones all its
+  activations; of a Network in Network those of the second block, as RotNet.
+
+  Args:
+    module: a `flax.linen.Module` called as `module(x, train=False)`.
+    variables: its variables.
+
+  Returns:
+    A `jax.tree_util.Partial`; two bindings of one module share one trace.
+
+  Raises:
+    ValueError: as `taps_of`.
+
+  Example:
+    >>> import jax
+    >>> from certjax import models
+    >>> module = models.build('digits-cnn', num_classes=4)
+    >>> x = jax.numpy.zeros((2, 8, 8, 1))
+    >>> variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    >>> run = lambda variables, x: bind_representation(module, variables)(x)
+    >>> jax.eval_shape(run, variables, x).shape
+    (2, 512)
+
+  References:
+    Gidaris et al. 2018 (arXiv:1803.07728); Chen et al. 2020 (arXiv:2002.05709).
+  """
+  return jax.tree_util.Partial(_representation(module), variables)
+
+
 def taps_of(module):
   """Where a perceptual distance reads a network: each convolution of a plain one, each stage of a residual
   one (its stem left out).
@@ -138,6 +172,7 @@ _TAPS = {
   AlexNet: lambda module: module.convolutions,
   DigitsCNN: lambda module: ('Conv_0', 'Conv_1'),
   MnistCNN: lambda module: ('Conv_0', 'Conv_1'),
+  NetworkInNetwork: lambda module: ('block1', 'block2'),
   ResNet: lambda module: [f'layer{stage}_{module.depth // 6 - 1}' for stage in (1, 2, 3)],
   ImageNetResNet: lambda module: [
     f'layer{stage + 1}_{count - 1}' for stage, count in enumerate(BLOCKS[module.depth])
@@ -145,6 +180,21 @@ _TAPS = {
   ResNet9: lambda module: ('layer1_residual_res2_bn', 'layer2_bn', 'layer3_residual_res2_bn'),
   WideResNet: lambda module: [f'block{stage}_layer_{module.depth // 6 - 1}' for stage in (1, 2, 3)],
 }
+
+
+_FLAT = (AlexNet, DigitsCNN, MnistCNN, NetworkInNetwork)
+
+
+@functools.cache
+def _representation(module):
+  """One function object for a module: jit caches on its identity."""
+  evaluate, flat = _evaluation(module, taps_of(module)[-1:]), isinstance(module, _FLAT)
+
+  def apply(variables, x):
+    (activations,), _ = evaluate(variables, x)
+    return activations.reshape(len(x), -1) if flat else jnp.mean(activations, axis=(1, 2))
+
+  return apply
 
 
 @functools.cache

@@ -60,6 +60,8 @@ class ImageNetResNet(nn.Module):
     mean, std: normalisation of each channel.
     conv: the kind of all convolutions, 'plain' or a layer: 'soc', 'bcop', 'cayley', ... Images then get
       zeros around them, so that every stride divides them.
+    projection: units of a hidden layer between the mean over pixels and the outputs, as SimCLR trains
+      it; 0 for none.
 
   Raises:
     ValueError: when called, for an unknown depth or name.
@@ -72,6 +74,7 @@ class ImageNetResNet(nn.Module):
   mean: tuple[float, ...] = (0.0, 0.0, 0.0)
   std: tuple[float, ...] = (1.0, 1.0, 1.0)
   conv: str = 'plain'
+  projection: int = 0
 
   @nn.compact
   def __call__(self, x, train=False):
@@ -88,7 +91,10 @@ class ImageNetResNet(nn.Module):
         name = f'layer{stage + 1}_{i}'
         block = make(self.width << stage, stride, conv=self.conv, name=name)
         x = block(x, train)
-    return nn.Dense(self.num_classes, name='fc')(jnp.mean(x, axis=(1, 2)))
+    x = jnp.mean(x, axis=(1, 2))
+    if self.projection:
+      x = nn.relu(nn.Dense(self.projection, name='projection')(x))
+    return nn.Dense(self.num_classes, name='fc')(x)
 
   def _divisible(self, x):
     if self.conv == 'plain':

@@ -14,6 +14,7 @@ from certjax.models._lee_cnn import LeeCNN
 from certjax.models._lip_convnet import LipConvNet
 from certjax.models._lipnext import LipNeXt
 from certjax.models._mlp import MLP, SMOOTH_MLPS
+from certjax.models._network_in_network import NetworkInNetwork
 from certjax.models._resnet import ResNet
 from certjax.models._resnet9 import ResNet9
 from certjax.models._vit import VITS, ViT
@@ -35,6 +36,8 @@ REGISTRY = {
   'vgg16': functools.partial(AlexNet, variant='vgg16'),
   'derandomized-cnn': DerandomizedCNN,
   'lee-cnn': LeeCNN,
+  'nin': NetworkInNetwork,
+  'nin4': functools.partial(NetworkInNetwork, blocks=4),
   **{name: functools.partial(FeedForward, **fields) for name, fields in FEED_FORWARD.items()},
   'wasserstein-cnn': functools.partial(
     FeedForward, **FEED_FORWARD['kw-mnist']
@@ -48,6 +51,9 @@ REGISTRY = {
     for suffix, conv in (('', 'plain'), ('-soc', 'soc'), ('-bcop', 'bcop'))
   },
   'resnet9-cayley': functools.partial(ResNet9, conv='cayley'),
+  'resnet18-simclr': functools.partial(
+    ImageNetResNet, depth=18, stem='cifar', projection=512
+  ),  # With the projection that training needs, and features do not.
   'resnet18-imagenet': functools.partial(ImageNetResNet, depth=18),
   'resnet50': functools.partial(ImageNetResNet, depth=50),
   **{name: functools.partial(BagNet, **fields) for name, fields in BAGNETS.items()},

@@ -2,6 +2,7 @@
 
 from certjax.poisoning._attacks import add_trigger, flip_labels, insert, insert_backdoor, remove
 from certjax.poisoning._clusters import two_clusters
+from certjax.poisoning._cnn import cnn
 from certjax.poisoning._ensemble import (
   Ensemble,
   default_capacity,
@@ -17,7 +18,10 @@ from certjax.poisoning._label_flips import (
   ridge_weights,
   score_tail,
 )
-from certjax.poisoning._learners import LEARNERS, Learner, build_learner, mlp, nearest_neighbour
+from certjax.poisoning._learner import Learner
+from certjax.poisoning._learners import mlp, nearest_neighbour
+from certjax.poisoning._linear import linear
+from certjax.poisoning._nin import nin
 from certjax.poisoning._partitions import (
   Partition,
   blake2,
@@ -27,6 +31,7 @@ from certjax.poisoning._partitions import (
   pixel_sum,
   sorted_unlabelled,
 )
+from certjax.poisoning._registry import LEARNERS, build_learner, learner_parameters
 
 __all__ = [
   'LEARNERS',
@@ -38,6 +43,7 @@ __all__ = [
   'blake2',
   'build_learner',
   'by_position',
+  'cnn',
   'default_capacity',
   'draw_shifts',
   'first_choices',
@@ -46,8 +52,11 @@ __all__ = [
   'greedy_attack',
   'insert',
   'insert_backdoor',
+  'learner_parameters',
+  'linear',
   'mlp',
   'nearest_neighbour',
+  'nin',
   'partition',
   'pixel_sum',
   'preferences',

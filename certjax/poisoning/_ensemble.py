@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from certjax.poisoning._learners import Learner
+from certjax.poisoning._learner import Learner
 
 _MULTIPLE = 8  # Capacities are multiples of it.
 _SPREAD = 4  # Standard deviations of a part's size that the default capacity leaves room for.

@@ -1,36 +1,23 @@
-"""Small classifiers that learn from a few dozen images: the base learners of an ensemble.
+"""Two base learners of vectors: a network of one hidden layer, and the nearest neighbour.
 
-The proof of partition aggregation asks one thing of a learner: that what it answers is a function of
-its key and its own ordered samples, and of nothing else. So a part is normalised by its own mean and
-standard deviation, a padded row weighs exactly nothing, every step descends the whole part (no
-batches to draw), and the number of steps is fixed.
+Every step descends the whole part, so that there are no batches to draw.
 """
-
-import numbers
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from certjax.poisoning._learner import (
+  Learner,
+  check_positive,
+  check_size,
+  log_losses,
+  moments,
+  product,
+  shown_number,
+)
+
 _MOMENTUM = 0.9
-_SMALLEST_STD = 1e-3  # Of a part without contrast: a constant image must not become NaN.
-
-
-class Learner(NamedTuple):
-  """How one member of an ensemble learns and answers; padding and members are the ensemble's.
-
-  Attributes:
-    fit: `(key, x[S, D], y[S], mask[S]) -> state`, a tree of arrays of fixed shapes; x float32 in
-      [0, 1], y int32, mask bool. Where the mask is False nothing may be learned.
-    scores: `(state, x[D]) -> float32[K]` of one image.
-    num_classes: K.
-  """
-
-  fit: Callable
-  scores: Callable
-  num_classes: int
 
 
 def mlp(
@@ -65,24 +52,23 @@ def mlp(
     [0, 0, 1, 1]
   """
   num_classes, hidden, num_steps = (
-    _check_size(name, size, least)
+    check_size(name, size, least)
     for name, size, least in (
       ('num_classes', num_classes, 2), ('hidden', hidden, 1), ('num_steps', num_steps, 1)
     )
   )  # fmt: skip
-  if not 0 < step_size < float('inf'):
-    raise ValueError(f'`step_size` must be positive and finite, got {step_size}; try 0.03.')
+  check_positive('step_size', step_size, 0.03)
 
   def fit(key, x, y, mask):
-    mean, std = _moments(x, mask)
+    mean, std = moments(x, mask)
     x = jnp.where(mask[:, None], (x - mean) / std, 0)
-    weight = mask.astype(jnp.float32) / _number(mask)
+    weight = mask.astype(jnp.float32) / shown_number(mask)
     first, layers = _initial(key, x.shape[1], hidden, num_classes)
-    start, gram = _product(x, first), _product(x, x.T)
+    start, gram = product(x, first), product(x, x.T)
 
     def step(_, carry):
       (span, layers), velocity = carry
-      slope = jax.grad(_crossentropy, (0, 1))(start + _product(gram, span), layers, y, weight)
+      slope = jax.grad(_crossentropy, (0, 1))(start + product(gram, span), layers, y, weight)
       # The loss's slope in W is X^T times that in X W: the first layer's step, in terms of A.
       velocity = jax.tree.map(lambda v, g: _MOMENTUM * v + g, velocity, slope)
       moved = jax.tree.map(lambda w, v: w - step_size * v, (span, layers), velocity)
@@ -92,11 +78,11 @@ def mlp(
     (span, layers), _ = lax.fori_loop(
       0, num_steps, step, (begun, jax.tree.map(jnp.zeros_like, begun))
     )
-    return {'mean': mean, 'std': std, 'first': first + _product(x.T, span), **layers}
+    return {'mean': mean, 'std': std, 'first': first + product(x.T, span), **layers}
 
   def scores(state, x):
     x = (x - state['mean']) / state['std']
-    return _logits(_product(x[None], state['first']), state)[0]
+    return _logits(product(x[None], state['first']), state)[0]
 
   return Learner(fit, scores, num_classes)
 
@@ -125,51 +111,19 @@ def nearest_neighbour(num_classes: int) -> Learner:
     >>> learner.scores(state, jnp.array([0.0, 0.0, 0.5])).tolist()
     [-1.25, -1.25, -inf]
   """
-  num_classes = _check_size('num_classes', num_classes, 2)
+  num_classes = check_size('num_classes', num_classes, 2)
 
   def fit(key, x, y, mask):
     del key
     return {'x': x, 'y': y, 'norm': jnp.where(mask, jnp.sum(x * x, axis=1), jnp.inf)}
 
   def scores(state, x):
-    products = _product(state['x'], x)
+    products = product(state['x'], x)
     distances = state['norm'] - 2 * products + jnp.sum(x * x)
     own = state['y'][:, None] == jnp.arange(num_classes, dtype=jnp.int32)[None]
     return -jnp.min(jnp.where(own, distances[:, None], jnp.inf), axis=0)
 
   return Learner(fit, scores, num_classes)
-
-
-LEARNERS = {'mlp': mlp, 'nearest-neighbour': nearest_neighbour}
-"""Name -> factory, for the command line."""
-
-
-def build_learner(name: str, num_classes: int, parameters=None) -> Learner:
-  """A learner by its name in `LEARNERS`.
-
-  Args:
-    name: a key of `LEARNERS`.
-    num_classes: K.
-    parameters: dict of its keyword arguments; whole numbers may come as floats.
-
-  Returns:
-    A `Learner`.
-
-  Raises:
-    ValueError: for an unknown name or parameter, and as the factory.
-
-  Example:
-    >>> build_learner('mlp', 10, {'hidden': 16.0}).num_classes
-    10
-  """
-  if name not in LEARNERS:
-    raise ValueError(f'`learner` must be one of {", ".join(LEARNERS)}; got {name!r}.')
-  factory, parameters = LEARNERS[name], dict(parameters or {})
-  known = factory.__kwdefaults__ or {}
-  if unknown := [each for each in parameters if each not in known]:
-    said = f'its parameters are {", ".join(known)}' if known else 'it has none'
-    raise ValueError(f'the learner {name} has no parameter {", ".join(unknown)}: {said}.')
-  return factory(num_classes, **parameters)
 
 
 def _initial(key, width, hidden, num_classes):
@@ -184,37 +138,11 @@ def _initial(key, width, hidden, num_classes):
   }  # fmt: skip
 
 
-def _logits(product, layers):
+def _logits(projected, layers):
   """float32[B, K], from the images' products with the first layer."""
-  hidden = jax.nn.relu(product + layers['first_bias'][None])
-  return _product(hidden, layers['last']) + layers['last_bias'][None]
+  hidden = jax.nn.relu(projected + layers['first_bias'][None])
+  return product(hidden, layers['last']) + layers['last_bias'][None]
 
 
-def _crossentropy(product, layers, y, weight):
-  logs = jax.nn.log_softmax(_logits(product, layers))
-  return -jnp.sum(weight * jnp.take_along_axis(logs, y[:, None], axis=1)[:, 0])
-
-
-def _product(a, b):
-  return jnp.matmul(a, b, precision='highest')
-
-
-def _moments(x, mask):
-  """Mean and standard deviation of all pixels of the samples that the mask shows."""
-  number = _number(mask) * x.shape[1]
-  shown = mask[:, None]
-  mean = jnp.sum(jnp.where(shown, x, 0)) / number
-  variance = jnp.sum(jnp.where(shown, (x - mean) ** 2, 0)) / number
-  return mean, jnp.maximum(jnp.sqrt(variance), jnp.float32(_SMALLEST_STD))
-
-
-def _number(mask):
-  """float32: samples that count, 1 where there is none."""
-  return jnp.maximum(jnp.sum(mask.astype(jnp.float32)), 1)
-
-
-def _check_size(name, size, least):
-  whole = isinstance(size, numbers.Real) and size == int(size)
-  if not whole or size < least:
-    raise ValueError(f'`{name}` must be an integer of at least {least}, got {size}.')
-  return int(size)
+def _crossentropy(projected, layers, y, weight):
+  return jnp.sum(weight * log_losses(_logits(projected, layers), y))

@@ -24,6 +24,7 @@ from certjax.train._patch import patch_ibp, sparse_ibp
 from certjax.train._perturb import adversarial
 from certjax.train._radius import DEFAULT_EPS, smooth_ramp
 from certjax.train._run import run
+from certjax.train._self_supervised import SELF_SUPERVISED, nt_xent, num_outputs, rotnet, simclr
 from certjax.train._smoothadv import smooth_adv
 from certjax.train._smoothmix import Mixed, smooth_mix
 from certjax.train._stability import stability
@@ -35,6 +36,13 @@ from certjax.train._threat_models import (
   trades_composed,
 )
 from certjax.train._trades import trades
+from certjax.train._views import (
+  random_colours,
+  random_crop,
+  random_flip,
+  random_resized_crop,
+  rotations,
+)
 
 __all__ = [
   'ATTACKED',
@@ -48,6 +56,7 @@ __all__ = [
   'PerturbedWeights',
   'Replayed',
   'Replays',
+  'SELF_SUPERVISED',
   'THREAT_MODELS',
   'TrainState',
   'TrainedRun',
@@ -78,17 +87,26 @@ __all__ = [
   'masked_features',
   'mtl_ibp',
   'multi_margin',
+  'nt_xent',
+  'num_outputs',
   'objective',
   'open_metrics',
   'optimizer',
   'pat',
   'patch_ibp',
+  'random_colours',
+  'random_crop',
+  'random_flip',
+  'random_resized_crop',
   'read_config',
   'restore',
+  'rotations',
+  'rotnet',
   'run',
   'sabr',
   'save',
   'schedule',
+  'simclr',
   'smooth_adv',
   'smooth_mix',
   'smooth_ramp',

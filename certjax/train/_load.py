@@ -11,6 +11,7 @@ import numpy as np
 from certjax import data, records
 from certjax.models import bind, build, features_of
 from certjax.train._checkpoint import restore
+from certjax.train._self_supervised import num_outputs
 
 CONFIG = 'config.json'
 INPUT_SHAPE = 'input_shape'  # In config.json, where it is not that of the data set's images.
@@ -67,7 +68,9 @@ def load_run(directory, checkpoint='latest') -> TrainedRun:
       f'`--validation 500` or so, or take the latest.'
     )
   shape = tuple(config.get(INPUT_SHAPE) or data.dataset(config['dataset']).shape)
-  module = build_module(config['model'], config['dataset'], config['data_dir'], shape)
+  module = build_module(
+    config['model'], config['dataset'], config['data_dir'], shape, config.get('objective')
+  )
   variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *shape)))
   template = {'batch_stats': {}, **variables}
   step, variables = restore_variables(directory / CHECKPOINTS[checkpoint], template)
@@ -96,21 +99,23 @@ def load_features(directory, shape) -> Measure:
   return Measure(feature_fn, records.fingerprint(jax.tree.map(np.asarray, trained.variables)))
 
 
-def build_module(name, dataset, data_dir, shape):
+def build_module(name, dataset, data_dir, shape, objective):
   """The model of a run for inputs of a shape.
 
-  Without normalisation where its channels are not the data set's.
+  Without normalisation where its channels are not the data set's. Its outputs are the classes, but of an
+  objective without labels.
 
   Args:
     name: of the architecture.
     dataset, data_dir: of the training.
     shape: (H, W, C) of what the model sees.
+    objective: of the training.
   """
   spec = data.dataset(dataset, data_dir)
   mean, std = spec.mean, spec.std
   if shape[-1] != spec.shape[-1]:
     mean, std = (0.0,) * shape[-1], (1.0,) * shape[-1]
-  return build(name, num_classes=spec.num_classes, mean=mean, std=std)
+  return build(name, num_classes=num_outputs(objective, spec.num_classes), mean=mean, std=std)
 
 
 def restore_variables(checkpoints, template):

@@ -18,6 +18,7 @@ from certjax.train._mart import mart
 from certjax.train._masked_features import masked_features
 from certjax.train._pat import pat, phi_of
 from certjax.train._patch import DEFAULT_PIXELS, DEFAULT_SIDE, patch_ibp, sparse_ibp
+from certjax.train._self_supervised import SELF_SUPERVISED, rotnet, simclr
 from certjax.train._smoothadv import smooth_adv
 from certjax.train._smoothmix import smooth_mix
 from certjax.train._stability import stability
@@ -57,6 +58,8 @@ OBJECTIVES = {
   'masked-features': masked_features,
   'patch-ibp': patch_ibp,
   'sparse-ibp': sparse_ibp,
+  'rotnet': rotnet,
+  'simclr': simclr,
 }
 CERTIFIED = ('ibp', 'crown-ibp', 'diffai', 'wong-kolter', 'sabr', 'mtl-ibp')
 """Methods that train for a proof by bounds on the network."""
@@ -73,6 +76,7 @@ _CODE = ('attack', 'threat', 'variant', _MEASURED, 'parts')
 # Trained on images without noise.
 _CLEAN = (
   'lipschitz', 'multi-margin', 'clean', 'crt', 'masked-features', *ATTACKED, *CERTIFIED, *REPLACED,
+  *SELF_SUPERVISED,
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from certjax.train._loop import fit
 from certjax.train._metrics import open_metrics
 from certjax.train._objectives import objective
 from certjax.train._optimizer import optimizer, schedule
+from certjax.train._self_supervised import SELF_SUPERVISED
 from certjax.train._step import init_state, make_step
 from certjax.train._validation import criterion, held_out, scorer, selection
 
@@ -69,7 +70,7 @@ def run(config, smoothing, *, on_start=None, on_log=None, mesh=None):
     num_steps = config.num_epochs * per_epoch
     stop = num_steps if config.max_steps is None else min(num_steps, config.max_steps)
     shape = _input_shape(config, smoothing)
-    module = build_module(config.model, config.dataset, config.data_dir, shape)
+    module = build_module(config.model, config.dataset, config.data_dir, shape, config.objective)
     method = objective(
       config.objective, smoothing, sigma=config.sigma,
       warmup_steps=round(config.objective_warmup_epochs * per_epoch),
@@ -244,3 +245,8 @@ def _check(config, mesh):
   for name in ('warmup_epochs', 'weight_decay', 'validation'):
     if not 0 <= getattr(config, name) < math.inf:
       raise ValueError(f'`{name}` must be at least 0, got {getattr(config, name)}.')
+  if config.validation and config.objective in SELF_SUPERVISED:
+    raise ValueError(
+      f'`validation` chooses a checkpoint by labels, which `objective`={config.objective!r} must not '
+      f'read: leave it at 0.'
+    )

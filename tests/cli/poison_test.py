@@ -137,7 +137,11 @@ def test_label_flips(command, data_dir, tmp_path):
     ('dpa', ('--spread', 2), '`spread` must be 1 with dpa'),
     ('finite-aggregation', (), '`spread` must be at least 2'),
     ('dpa', ('--hash', 'md5'), '`hash` must be one of pixel-sum, blake2'),
-    ('dpa', ('--learner', 'forest'), '`learner` must be one of mlp, nearest-neighbour'),
+    (
+      'dpa',
+      ('--learner', 'forest'),
+      '`learner` must be one of mlp, nearest-neighbour, linear, cnn, nin',
+    ),
     ('dpa', ('--learner-parameters', 'hidden', 8), 'nearest-neighbour has no parameter hidden'),
     ('dpa', ('--evenly', 501), '`evenly`=501 exceeds the 500'),
   ],

@@ -15,13 +15,14 @@ def test_names_exist(name):
   text, preset = configs.PRESETS[name]
   assert text.strip() and preset.out.name == name
   spec = data.dataset(preset.dataset)
-  module = models.build(preset.model, num_classes=spec.num_classes, mean=spec.mean, std=spec.std)
+  outputs = train.num_outputs(preset.objective, spec.num_classes)
+  module = models.build(preset.model, num_classes=outputs, mean=spec.mean, std=spec.std)
   logits = jax.eval_shape(
     lambda key, x: module.init_with_output(key, x)[0],
     jax.random.key(0),
     jnp.zeros((2, *spec.shape)),
   )
-  assert logits.shape == (2, spec.num_classes)
+  assert logits.shape == (2, outputs)
   noise = None
   if preset.method != 'none':
     noise = configs.smoothing_of(preset.method, preset.sigma, preset.parameters, shape=spec.shape)
