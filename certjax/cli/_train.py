@@ -15,7 +15,15 @@ def train(arguments):
   with _joined(config) as is_main:
     run(config, quiet=not is_main)
   if is_main:
-    print(f'next: certjax certify {config.out}')
+    print(f'next: certjax {_next(config)}')
+
+
+def _next(config):
+  from certjax.train import SELF_SUPERVISED
+
+  if config.objective in SELF_SUPERVISED:
+    return f'poison ss-dpa --dataset {config.dataset} --learner linear --features {config.out}'
+  return f'certify {config.out}'
 
 
 @contextlib.contextmanager

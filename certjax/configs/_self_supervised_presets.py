@@ -13,12 +13,17 @@ _ROTNET_MNIST = Train(
   objective='rotnet',
   batch_size=128,
   num_epochs=4,
+  augment='crop',
   learning_rate=1e-3,
   warmup_epochs=0.0,
   save_every_epochs=1,
 )
 """Deviation: a network of two convolutions, Adam and a cosine over 4 epochs, for 2 CPU cores; the paper's is a
-Network in Network of four blocks (`--model nin4`), 200 epochs, SGD .1 that falls to a fifth three times."""
+Network in Network of four blocks (`--model nin4`), 200 epochs, SGD .1 that falls to a fifth three times.
+
+Shifted images: MNIST's lie around their centre of mass, half a pixel beside the centre of the image, which
+gives the turn away: 99% of all turns are right within an epoch, and linear members of 50 training images then
+65% of other ones, after shifts 68%."""
 
 _SIMCLR_CIFAR10 = Train(
   out=pathlib.Path('runs/simclr-cifar10'),

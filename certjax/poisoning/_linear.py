@@ -18,7 +18,7 @@ from certjax.poisoning._learner import (
 )
 
 
-def linear(num_classes: int, *, penalty: float = 1e-3, num_steps: int = 500) -> Learner:
+def linear(num_classes: int, *, penalty: float = 1e-4, num_steps: int = 500) -> Learner:
   r"""Softmax regression on pixels or features, from zero weights, by accelerated descent.
 
     min over W, b of  sum_i mask_i crossentropy(W^T z_i + b, y_i) / sum_i mask_i + (penalty / 2) (|W|^2 + |b|^2),
@@ -54,7 +54,7 @@ def linear(num_classes: int, *, penalty: float = 1e-3, num_steps: int = 500) -> 
     check_size('num_classes', num_classes, 2),
     check_size('num_steps', num_steps, 1),
   )
-  check_positive('penalty', penalty, 1e-3)
+  check_positive('penalty', penalty, 1e-4)
 
   def fit(key, x, y, mask):
     del key

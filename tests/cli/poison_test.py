@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from certjax import certify, data, poisoning, records, report
+from certjax import certify, data, models, poisoning, records, report, train
 from certjax.evaluate import _poisoning
 
 K, GROUP = 20, 8
@@ -23,10 +23,10 @@ def dpa(once, process, data_dir):
   return once('poison-run', make)
 
 
-def ensemble_votes(data_dir, partition, capacity, what=poisoning.votes):
+def ensemble_votes(data_dir, partition, capacity, what=poisoning.votes, learner=None):
   x, y, _ = data.load('digits', 'train', data_dir=data_dir)
   queries = data.load('digits', 'test', data_dir=data_dir, indices=data.subset(500, evenly=50))
-  learner = poisoning.nearest_neighbour(10)
+  learner = learner or poisoning.nearest_neighbour(10)
   ensemble = poisoning.train_ensemble(
     jax.random.key(0), learner, x, y, partition(x, y), capacity=capacity, group=GROUP
   )
@@ -125,6 +125,109 @@ def test_label_flips(command, data_dir, tmp_path):
   of = lambda x, y: poisoning.sorted_unlabelled(x, K)
   votes, labels = ensemble_votes(data_dir, of, capacity)
   check_records(tmp_path, certify.aggregate(votes, 10), votes, labels, 'label flips')
+
+
+@pytest.fixture(scope='module')
+def features(once, process, data_dir):
+  """The directory of a finished training without labels (read only)."""
+  options = (
+    '--dataset', 'digits', '--model', 'digits-cnn', '--augment', 'None', '--num-epochs', 2, '--batch-size', 64,
+  )  # fmt: skip
+  make = lambda out: process(
+    'train', 'rotnet-mnist', *options, '--data-dir', data_dir, '--out', out
+  )
+  return once('rotnet-digits-run', make)
+
+
+LINEAR = ('--learner', 'linear', '--learner-parameters', 'num_steps', 50)
+
+
+def test_members_learn_from_features(command, features, data_dir, tmp_path):
+  """The library's votes from the run's own features; one flipped label, really learned, moves one member;
+  other features refuse."""
+  options = (*SMALL, *LINEAR, '--data-dir', data_dir, '--out', tmp_path)
+  done = command('poison', 'ss-dpa', *options, '--features', features)
+  assert done.code == 0, done.err
+  run = train.load_run(features)
+  represent = jax.jit(models.bind_representation(models.module_of(run.model_fn), run.variables))
+  x, y, _ = data.load('digits', 'train', data_dir=data_dir)
+  queries = data.load('digits', 'test', data_dir=data_dir, indices=data.subset(500, evenly=50))
+  seen, asked = (np.asarray(represent(data.to_float(each))) for each in (x, queries.images))
+  capacity = records.read(tmp_path)[0]['config']['capacity']
+  learner, parts = poisoning.linear(10, num_steps=50), poisoning.sorted_unlabelled(x, K)
+  votes = lambda y: poisoning.votes(
+    poisoning.train_ensemble(jax.random.key(0), learner, seen, y, parts, capacity=capacity, group=GROUP),
+    asked, chunk=25,
+  )  # fmt: skip
+  found = votes(y)
+  proof = certify.aggregate(found, 10)
+  header = check_records(tmp_path, proof, found, queries.labels, 'label flips')
+  weights = records.fingerprint(jax.tree.map(np.asarray, run.variables))
+  facts = {'objective': 'rotnet', 'model': 'digits-cnn', 'weights_sha256': weights}
+  assert header['config']['features'] == facts
+  assert np.mean(proof.label == queries.labels) > 0.8
+  moved = []
+  for i in range(0, len(y), 150):
+    flipped = np.where(np.arange(len(y)) == i, (y + 1) % 10, y)
+    changed = np.flatnonzero((votes(flipped) != found).any(axis=0)).tolist()
+    assert changed in ([], [n for n, part in enumerate(parts.members) if i in part])
+    moved += changed
+  assert len(moved) >= 5
+  refused = command('poison', 'ss-dpa', *options)
+  assert refused.code == 2 and 'features is' in refused.err and 'absent here' in refused.err
+  config = json.loads((tmp_path / 'config.json').read_text())
+  config['features']['weights_sha256'] = 64 * '0'
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  refused = command('poison', 'ss-dpa', *options, '--features', features)
+  assert refused.code == 2 and 'features.weights_sha256 is' in refused.err
+
+
+@pytest.mark.parametrize(
+  'method, options, said',
+  [
+    ('dpa', (), 'void the certificate of dpa: one inserted image may reach every member'),
+    ('run-off', (), 'void the certificate of run-off'),
+    ('finite-aggregation', ('--spread', 2), 'void the certificate of finite-aggregation'),
+    (
+      'ss-dpa',
+      ('--learner', 'cnn', '--learner-parameters', 'width', 2),
+      'sees images, not features',
+    ),
+    ('ss-dpa', ('--dataset', 'mnist'), 'are of digits, and `dataset` is mnist'),
+  ],
+)
+def test_features_that_void_a_certificate_are_refused(
+  command, features, data_dir, tmp_path, method, options, said
+):
+  common = (*SMALL, *LINEAR, *options, '--data-dir', data_dir, '--out', tmp_path / 'out')
+  done = command('poison', method, *common, '--features', features)
+  assert done.code == 2 and said in done.err and len(done.err.splitlines()) == 1
+  assert not (tmp_path / 'out').exists()
+
+
+def test_features_of_labels_are_refused_and_features_are_no_classes(
+  command, features, trained, data_dir, tmp_path
+):
+  options = (*SMALL, *LINEAR, '--data-dir', data_dir, '--out', tmp_path / 'out')
+  done = command('poison', 'ss-dpa', *options, '--features', trained)
+  assert done.code == 2 and 'was trained with labels (objective noise)' in done.err
+  assert len(done.err.splitlines()) == 1
+  done = command('certify', features, '--sigma', 0.25)
+  assert done.code == 2 and 'trained without labels (rotnet), and knows no classes' in done.err
+
+
+def test_members_of_convolutions(command, data_dir, tmp_path):
+  """From images to records: as the library's own ensemble."""
+  parameters = {'width': 2, 'num_steps': 10, 'batch': 8, 'crop': 1}
+  said = [str(word) for item in parameters.items() for word in item]
+  options = ('--learner', 'cnn', '--learner-parameters', *said, '--data-dir', data_dir)
+  done = command('poison', 'dpa', *SMALL, *options, '--out', tmp_path)
+  assert done.code == 0, done.err
+  config = records.read(tmp_path)[0]['config']
+  assert config['learner_parameters'] == {**parameters, 'step_size': 0.03}
+  learner = poisoning.cnn(10, shape=(8, 8, 1), **parameters)
+  votes, labels = ensemble_votes(data_dir, by_hash(K), config['capacity'], learner=learner)
+  check_records(tmp_path, certify.aggregate(votes, 10), votes, labels, 'symmetric difference')
 
 
 @pytest.mark.parametrize(
