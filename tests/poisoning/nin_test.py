@@ -46,7 +46,9 @@ def test_members(compiled_fast):
   weights = first.states['params']['fc']['kernel']
   assert not np.array_equal(weights[0, 0], weights[0, 1])
   votes = poisoning.votes(first, x, chunk=len(x))
-  assert np.mean(votes[:7, 0] == y[:7]) > 0.8 and np.mean(votes[7:14, 1] == y[7:14]) > 0.8
+  for member, own in ((0, y[:7]), (1, y[7:14])):  # Better than saying the commonest class.
+    right = np.mean(votes[7 * member :][:7, member] == own)
+    assert right > np.bincount(own).max() / len(own)
   # Without any contrast a layer's variance is 0, and the running one a power of .9.
   variance = first.states['batch_stats']['block1']['bn1']['var'][1]
   np.testing.assert_allclose(variance[0], 0.9**num_epochs, rtol=1e-4)
