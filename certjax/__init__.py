@@ -11,7 +11,7 @@ __version__ = '0.1.0'
 
 _ROOMS = (
   'attacks', 'certify', 'configs', 'data', 'defenses', 'evaluate', 'layers', 'models', 'parallel', 'poisoning',
-  'records', 'report', 'smoothing', 'testing', 'threats', 'train',
+  'records', 'report', 'reproduce', 'smoothing', 'testing', 'threats', 'train',
 )  # fmt: skip
 _NOUNS = {
   'Certificate': 'certjax.certify',

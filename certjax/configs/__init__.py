@@ -7,6 +7,7 @@ from certjax.configs._methods import METHODS, Method, build_smoothing, smoothing
 from certjax.configs._perceptual_presets import PERCEPTUAL_BOUNDS
 from certjax.configs._presets import PRESETS
 from certjax.configs._prove import prove
+from certjax.configs._reproduce import Reproduce
 from certjax.configs._schema import (
   Attack,
   Certify,
@@ -37,6 +38,7 @@ __all__ = [
   'Predict',
   'Quickstart',
   'Report',
+  'Reproduce',
   'Spectrum',
   'StudyAnalyse',
   'StudyBuild',

@@ -34,7 +34,7 @@ from certjax.evaluate._curvature import (
   curved_records,
 )
 from certjax.evaluate._distrust import Flag, distrust_flags, square_flag
-from certjax.evaluate._header import header
+from certjax.evaluate._header import header, program
 from certjax.evaluate._margin import (
   ExactNetwork,
   SmoothHead,
@@ -110,6 +110,7 @@ __all__ = [
   'poison_plan',
   'poison_records',
   'predicted_records',
+  'program',
   'read_adversarials',
   'robust_accuracy',
   'rounding_bounds',

@@ -50,7 +50,7 @@ def header(kind, config, smoothing, quantifier, variables, images, constants=Non
       {'images': ends.images, 'labels': ends.labels, 'index': ends.index}
     ),
     'num_images': len(images.index),
-    'program': _program(),
+    'program': program(),
   }
 
 
@@ -63,8 +63,8 @@ def _sampler(smoothing):
   return f'{draw.__module__}.{draw.__qualname__}'
 
 
-def _program():
-  """Versions and flags that may change a vote."""
+def program() -> dict:
+  """Versions and flags that may change a vote, as JSON values."""
   flags = os.environ.get('XLA_FLAGS', '').split()
   device = jax.local_devices()[0]
   return {

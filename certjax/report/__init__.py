@@ -28,6 +28,7 @@ from certjax.report._load import (
   load,
   load_all,
 )
+from certjax.report._panels import Curves, Line, Regions, plot_panels
 from certjax.report._plot import plot
 from certjax.report._run import Run
 from certjax.report._spectrum import plot_spectra, write_spectra
@@ -51,6 +52,9 @@ __all__ = [
   'Calibration',
   'Column',
   'Comparison',
+  'Curves',
+  'Line',
+  'Regions',
   'Row',
   'Run',
   'Shown',
@@ -75,6 +79,7 @@ __all__ = [
   'median_radius',
   'plot',
   'plot_attacked',
+  'plot_panels',
   'plot_spectra',
   'read_tsv',
   'table',

@@ -12,6 +12,7 @@ from certjax.cli import _data
 
 SCHEMAS = [
   configs.Attack, configs.Certify, configs.Doctor, configs.Poison, configs.Predict, configs.Quickstart, configs.Report,
+  configs.Reproduce,
   configs.Spectrum, configs.Evaluation, configs.StudyAnalyse, configs.StudyBuild, configs.StudyServe,
   configs.Sweep, configs.Train, _data.Data,
 ]  # fmt: skip

@@ -1,0 +1,151 @@
+"""Gaussian smoothing of Cohen et al. 2019: the published tables, their logs, and a run on digits.
+
+The quick scale trains the quickstart's network on 8 x 8 digits and certifies it: the same theorem
+and procedure, other images and another network, so that its figures stand beside the published ones
+and are not compared. With the authors' certification logs the published tables are made again.
+"""
+
+import dataclasses
+import functools
+import re
+
+import jax
+
+from certjax import data, evaluate, records, report, smoothing, train
+from certjax.report import Curves, Line
+from certjax.reproduce._nouns import Recipe, Result, Scale
+from certjax.reproduce._published import numbers, published
+from certjax.reproduce._shares import accuracy_row
+
+_PRESET, _SIGMA = 'digits', '0.25'
+_LOGS = {'cohen-cifar10': 'cifar10/resnet110', 'cohen-imagenet': 'imagenet/resnet50'}
+_NUMBER = re.compile(r'sigma (?P<sigma>[\d.]+), r = (?P<radius>[\d.]+)')
+_SELECTION, _ALPHA, _CHUNK = 100, 1e-3, 1000
+_QUANTIFIER = 'with probability 1 - alpha for each image'
+_NO_LOGS = 'Without --logs DIR (the authors\' certification logs) only the run on digits is shown.'  # fmt: skip
+
+
+def run(name, request, *, num_images=500, num_samples=10_000) -> Result:
+  """Certified accuracy on digits at the published radii and, with logs, the published table.
+
+  Args:
+    name: 'cohen-cifar10' or 'cohen-imagenet'.
+    request: a `Request`, whose presets hold 'digits'.
+    num_images: test images of digits, evenly spaced.
+    num_samples: N of CERTIFY on digits.
+  """
+  logs = _logs(request.logs, name)  # First: a wrong folder must not cost a training.
+  ours = _digits(request, num_images, num_samples)
+  setting = (
+    f'digits-cnn, {len(ours.index)} test images of 8 x 8 pixels, sigma = {_SIGMA}, '
+    f'N0 = {_SELECTION}, N = {num_samples:,}, alpha = {_ALPHA}'
+  )
+  rows = [
+    accuracy_row(
+      ours, radius, number=f'certified accuracy, {number}', setting=setting, dataset=_PRESET,
+      seed=request.seed, published=published(name, number),
+    )
+    for number, sigma, radius in _cells(name)
+    if sigma == _SIGMA
+  ]  # fmt: skip
+  if logs:
+    rows += [
+      _read_again(logs[sigma], radius, name, number) for number, sigma, radius in _cells(name)
+    ]
+  runs = {f'digits, sigma {_SIGMA}': ours}
+  runs |= {f'published log, sigma {sigma}': log for sigma, log in logs.items()}
+  return Result(tuple(rows), (_figure(runs),), () if logs else (_NO_LOGS,))
+
+
+def _read_again(log, radius, name, number):
+  """Every image of the table is in the log: nothing is left to chance, and there is no interval."""
+  there = published(name, number)
+  row = accuracy_row(
+    log, radius, number=f'certified accuracy, {number}', dataset=there.dataset, published=there,
+    setting=f"the authors' log of {len(log.index)} images, read again", comparable=True,
+  )  # fmt: skip
+  return row._replace(interval=None)
+
+
+def _cells(name):
+  """(number, sigma as printed, radius) of the published table."""
+  for number in numbers(name):
+    found = _NUMBER.fullmatch(number)
+    yield number, found['sigma'], float(found['radius'])
+
+
+def _logs(directory, name):
+  """sigma -> `report.Run` of the authors; none without a directory."""
+  if directory is None:
+    return {}
+  found = {}
+  for sigma in dict.fromkeys(sigma for _, sigma, _ in _cells(name)):
+    path = directory / 'certify' / _LOGS[name] / f'noise_{sigma}' / 'test' / f'sigma_{sigma}'
+    if not path.is_file():
+      raise ValueError(
+        f'`logs`={directory} has no {path.relative_to(directory)}: give the folder data of '
+        f'github.com/locuslab/smoothing.'
+      )
+    found[sigma] = report.load(path)
+  return found
+
+
+def _digits(request, num_images, num_samples):
+  """The `report.Run` of the quickstart's network, trained and certified, or continued."""
+  noise = smoothing.gaussian(sigma=float(_SIGMA))
+  where = request.out / 'digits'
+  config = dataclasses.replace(
+    request.presets[_PRESET], out=where, sigma=float(_SIGMA), seed=request.seed,
+    data_dir=request.data_dir,
+  )  # fmt: skip
+  train.run(config, noise)
+  request.say(f'trained: {where}')
+  trained = train.load_run(where)
+  indices = data.subset(data.dataset(_PRESET).sizes['test'], evenly=num_images)
+  images = data.load(_PRESET, 'test', data_dir=request.data_dir, indices=indices)
+  sampling = {
+    'num_selection': _SELECTION, 'num_samples': num_samples, 'alpha': _ALPHA, 'chunk': _CHUNK,
+  }  # fmt: skip
+  settings = {**sampling, 'method': 'gaussian', 'sigma': float(_SIGMA), 'seed': request.seed}
+  header = evaluate.header('certify', settings, noise, _QUANTIFIER, trained.variables, images)
+  with records.writer(where, header) as written:
+    done = {record['index'] for record in written.finished}
+    rest = data.take(images, [int(index) not in done for index in images.index])
+    made = evaluate.certified_records(
+      jax.random.key(request.seed), trained.model_fn, noise, rest, **sampling
+    )
+    for record, seconds in made:
+      written.append(record, {'seconds': round(seconds, 6)})
+  request.say(f'certified: {where}')
+  return report.load(where)
+
+
+def _figure(runs):
+  lines = []
+  for name, each in runs.items():
+    proved = sorted({0.0, *each.certificate.radius.tolist()})
+    accuracy = report.certified_accuracy(each.certificate, each.labels, proved)
+    lines.append(Line(name, proved, accuracy))
+  return Curves(
+    'Gaussian smoothing', 'certified L2 radius, pixel values', 'certified accuracy', tuple(lines)
+  )
+
+
+def _recipe(name, dataset, images):
+  return Recipe(
+    name=name, source='Cohen, Rosenfeld & Kolter 2019', dataset=dataset,
+    shows=f'certified accuracy of Gaussian smoothing on {images} at each radius',
+    scales={
+      'quick': Scale(
+        'minutes: the quickstart on digits; seconds more for --logs DIR, the authors\' logs',
+        (_PRESET,),
+      )
+    },
+    run=functools.partial(run, name), reads_logs=True,
+  )  # fmt: skip
+
+
+RECIPES = (
+  _recipe('cohen-cifar10', 'cifar10', 'CIFAR-10'),
+  _recipe('cohen-imagenet', 'imagenet2012', 'ImageNet'),
+)

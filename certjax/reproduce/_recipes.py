@@ -1,0 +1,110 @@
+"""The recipes that can be run, and the checks before one is."""
+
+from types import MappingProxyType
+
+from certjax import data
+from certjax.reproduce import (
+  _cohen,
+  _curse_of_dimensionality,
+  _dpa_mnist,
+  _naive_partitioning,
+  _one_dimensional_proof,
+  _smoothed_regions,
+  _soc_approximation_error,
+  _ssn_representation,
+)
+from certjax.reproduce._nouns import Request, Result
+
+_READY_AT_ONCE = ('digits',)  # Prepared by whoever first reads it, from scikit-learn.
+
+RECIPES = MappingProxyType({
+  recipe.name: recipe
+  for recipe in (
+    *_cohen.RECIPES,
+    _smoothed_regions.RECIPE,
+    _one_dimensional_proof.RECIPE,
+    _curse_of_dimensionality.RECIPE,
+    _ssn_representation.RECIPE,
+    _soc_approximation_error.RECIPE,
+    _naive_partitioning.RECIPE,
+    _dpa_mnist.RECIPE,
+  )
+})  # fmt: skip
+"""Name -> `Recipe`."""
+
+
+def find(name: str, scale: str = 'quick'):
+  """The `Recipe` of a name, which offers a scale.
+
+  Raises:
+    ValueError: for a name that has no recipe, or a scale that it does not offer.
+
+  Example:
+    >>> find('one-dimensional-proof').source
+    'Cohen et al. 2019; Levine, Singla & Feizi 2019'
+  """
+  if name not in RECIPES:
+    raise ValueError(f'`name` must be one of {", ".join(RECIPES)}; got {name!r}.')
+  recipe = RECIPES[name]
+  if scale not in recipe.scales:
+    raise ValueError(
+      f'`scale` of {name} must be one of {", ".join(recipe.scales)}, got {scale!r}: others are '
+      f'not offered.'
+    )
+  return recipe
+
+
+def reproduce(name: str, request: Request) -> Result:
+  """Runs a recipe, once its data are known to be there.
+
+  Args:
+    name: a key of `RECIPES`.
+    request: a `Request`.
+
+  Returns:
+    A `Result`, for `write` or `markdown`.
+
+  Raises:
+    ValueError: as `find`; for a data set that is not prepared, logs that the recipe does not read,
+      and whatever the recipe refuses.
+  """
+  recipe = find(name, request.scale)
+  if request.logs is not None and not recipe.reads_logs:
+    readers = [each.name for each in RECIPES.values() if each.reads_logs]
+    raise ValueError(f'`logs`: {name} reads none; {", ".join(readers)} do.')
+  for dataset in recipe.scales[request.scale].datasets:
+    if missing := _missing(dataset, request.data_dir):
+      raise ValueError(f'{name} at scale {request.scale} needs {dataset}: {missing}.')
+  return recipe.run(request)
+
+
+def listing(data_dir=None) -> str:
+  """Each recipe with its source, data, cost at each scale, and whether the data are there.
+
+  Args:
+    data_dir: TFDS directory, or None for its default.
+
+  Returns:
+    Lines of text.
+  """
+  lines = []
+  for recipe in RECIPES.values():
+    lines += [recipe.name, f'  {recipe.shows}', f'  source: {recipe.source}']
+    lines.append(f'  published on: {_named((recipe.dataset,))}')
+    for name, scale in recipe.scales.items():
+      missing = [each for each in scale.datasets if _missing(each, data_dir)]
+      there = f'missing: {", ".join(missing)}' if missing else 'data at hand'
+      lines.append(f'  {name:<8} {scale.cost} (data: {_named(scale.datasets)}; {there})')
+  return '\n'.join(lines)
+
+
+def _named(datasets):
+  return ', '.join(each for each in datasets if each != 'none') or 'none, arithmetic'
+
+
+def _missing(dataset, data_dir):
+  """What to do about a data set that is not there, or ''."""
+  if dataset in _READY_AT_ONCE or data.is_prepared(dataset, data_dir):
+    return ''
+  (row,) = (row for row in data.status(data_dir) if row.name == dataset)
+  return f'it is not prepared ({row.remedy})'

@@ -1,0 +1,28 @@
+"""Shares of images with their intervals, and rows of certified accuracy."""
+
+from certjax import certify, report
+from certjax.reproduce._nouns import Row
+
+_TAIL = 0.025  # On each side: 95% together.
+
+
+def share(successes: int, trials: int) -> tuple:
+  """(share, (lower, upper)) with the interval of Clopper and Pearson, 95% two-sided.
+
+  The images count as drawn at random: the interval says how much other test images would change.
+
+  Example:
+    >>> value, (lower, upper) = share(9, 10)
+    >>> value, round(lower, 4), round(upper, 4)
+    (0.9, 0.555, 0.9975)
+  """
+  lower = certify.clopper_pearson(successes, trials, alpha=_TAIL)
+  upper = certify.clopper_pearson_upper(successes, trials, alpha=_TAIL)
+  return successes / trials, (float(lower), float(upper))
+
+
+def accuracy_row(run, radius, **fields) -> Row:
+  """The `Row` of certified accuracy at a radius; other fields are the row's own."""
+  accuracy = float(report.certified_accuracy(run.certificate, run.labels, radius))
+  value, interval = share(round(accuracy * len(run.index)), len(run.index))
+  return Row(ours=value, interval=interval, unit='fraction of images', **fields)

@@ -1,0 +1,95 @@
+"""A result as a table, a card for each number, and a figure."""
+
+import json
+import re
+
+from certjax import report
+from certjax.reproduce._nouns import ARITHMETIC, verdict
+
+_COLUMNS = (
+  'number', 'published', 'on', 'ours', '95% interval', 'on', 'setting', 'seed', 'compared',
+)  # fmt: skip
+_SIGNS = {'value': '', 'at most': '\N{LESS-THAN OR EQUAL TO} ', 'at least': '\N{GREATER-THAN OR EQUAL TO} '}  # fmt: skip
+_CARD = '[0-9][0-9][0-9]-*.json'
+
+
+def markdown(result) -> str:
+  """The table of a `Result`, its sources and its notes."""
+  lines = [_COLUMNS, ('---',) * len(_COLUMNS), *map(_cells, result.rows)]
+  text = ['| ' + ' | '.join(cell.replace('|', r'\|') for cell in line) + ' |' for line in lines]
+  sources = dict.fromkeys(
+    f'Published: {one.paper} ({one.table}): {one.setting}. Read in: {one.source}.'
+    for row in result.rows
+    if (one := row.published)
+  )
+  return '\n'.join([*text, *(f'\n{line}' for line in (*sources, *result.notes))]) + '\n'
+
+
+def cards(recipe, request, result, command, versions) -> list[dict]:
+  """One dict of JSON values a number: the paper's, ours, and how ours was obtained."""
+  return [
+    {
+      'recipe': recipe.name, 'scale': request.scale, 'number': row.number, 'unit': row.unit,
+      'paper': recipe.source,
+      'published': row.published and row.published._asdict(),
+      'ours': {
+        'value': row.ours, 'interval': row.interval, 'setting': row.setting,
+        'dataset': row.dataset, 'seed': row.seed,
+      },
+      'compared': verdict(row), 'command': command, 'versions': versions,
+    }
+    for row in result.rows
+  ]  # fmt: skip
+
+
+def write(recipe, request, result, versions) -> str:
+  """Writes `table.md`, `cards/` and, where there is one, `figure.png` into `request.out`.
+
+  Args:
+    recipe: a `Recipe`.
+    request: the `Request` that was run.
+    result: its `Result`.
+    versions: dict of what the numbers depend on, for the cards.
+
+  Returns:
+    The table as markdown.
+
+  Raises:
+    ValueError: for a row that is called comparable and is not, before anything is written.
+    OSError: if a file cannot be written.
+  """
+  made = cards(recipe, request, result, command_of(recipe, request), versions)
+  text, folder = markdown(result), request.out / 'cards'
+  folder.mkdir(parents=True, exist_ok=True)
+  for stale in folder.glob(_CARD):  # Of an earlier run: a number must not outlive its table.
+    stale.unlink()
+  for number, card in enumerate(made):
+    name = re.sub(r'[^a-z0-9.]+', '-', card['number'].lower()).strip('-')
+    (folder / f'{number:03}-{name}.json').write_text(json.dumps(card, indent=2) + '\n')
+  (request.out / 'table.md').write_text(text)
+  if result.figure:
+    report.plot_panels(result.figure, request.out / 'figure.png')
+  return text
+
+
+def command_of(recipe, request) -> str:
+  """The command line of a request, without this machine's places."""
+  words = ['certjax reproduce', recipe.name, '--scale', request.scale, '--seed', str(request.seed)]
+  return ' '.join([*words, *(['--logs DIR'] if request.logs else [])])
+
+
+def _cells(row):
+  there = row.published
+  published = '' if there is None else _SIGNS[there.kind] + _text(there.value, there.decimals)
+  interval = '' if row.interval is None else ' to '.join(map(_text, row.interval))
+  seed = '' if row.seed is None else str(row.seed)
+  number = f'{row.number} ({row.unit})' if row.unit else row.number
+  on = lambda dataset: 'arithmetic' if dataset == ARITHMETIC else dataset
+  return (
+    number, published, on(there.dataset) if there else '', '' if row.ours is None else _text(row.ours),
+    interval, on(row.dataset), row.setting, seed, verdict(row),
+  )  # fmt: skip
+
+
+def _text(value, decimals=None):
+  return f'{value:.5g}' if decimals is None else f'{value:.{decimals}f}'
