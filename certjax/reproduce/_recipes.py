@@ -7,6 +7,7 @@ from certjax.reproduce import (
   _cohen,
   _curse_of_dimensionality,
   _dpa_mnist,
+  _landscape,
   _naive_partitioning,
   _one_dimensional_proof,
   _smoothed_regions,
@@ -28,6 +29,7 @@ RECIPES = MappingProxyType({
     _soc_approximation_error.RECIPE,
     _naive_partitioning.RECIPE,
     _dpa_mnist.RECIPE,
+    _landscape.RECIPE,
   )
 })  # fmt: skip
 """Name -> `Recipe`."""

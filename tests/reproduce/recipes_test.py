@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from certjax import certify, configs, data, poisoning, report, reproduce, smooth
 from certjax.reproduce import (
   _cohen,
   _dpa_mnist,
+  _landscape,
   _naive_partitioning,
   _smoothed_regions,
   _soc_approximation_error,
@@ -313,6 +315,70 @@ def test_a_folder_without_logs_is_refused_before_the_training(request_in, tmp_pa
   with pytest.raises(ValueError, match='`logs`=.* has no certify/cifar10/resnet110/noise_0.12'):
     _cohen.run('cohen-cifar10', request)
   assert not request.out.exists()
+
+
+# landscape
+
+
+PROVED = {  # Name in the landscape -> method of `certjax.prove` and its parameters.
+  'Gaussian smoothing': {'method': 'gaussian', 'sigma': 0.25},
+  'derandomized splitting': {'method': 'deterministic-splitting', 'sigma': 0.25},
+  'curvature': {'method': 'crc'},
+  'interval bounds': {'method': 'ibp', 'eps': 0.5, 'largest': True},
+}
+SMALL_LANDSCAPE = {'num_images': 5, 'num_samples': 400}
+
+
+@pytest.fixture(scope='module')
+def network(data_dir, tmp_path_factory):
+  """The landscape's network after a few steps."""
+  given = {'seed': 2, 'data_dir': data_dir}
+  request = reproduce.Request('quick', tmp_path_factory.mktemp('landscape'), **given)
+  return _landscape.trained(request, 100)
+
+
+@pytest.fixture
+def landscape(network, request_in, monkeypatch):
+  """`landscape(names)`: a small `Result`."""
+  monkeypatch.setattr(_landscape, 'trained', lambda request, num_steps: network)
+  return lambda *names: _landscape.run(request_in(seed=2), names=names, **SMALL_LANDSCAPE)
+
+
+def test_the_landscape_is_what_the_library_proves(landscape, network, data_dir):
+  indices = data.subset(500, evenly=SMALL_LANDSCAPE['num_images'])
+  images = data.load('digits', 'test', data_dir=data_dir, indices=indices)
+  x, y = data.to_float(images.images), images.labels
+  result = landscape('Lipschitz margin', *PROVED)
+  rows, proofs = by_number(result), {}
+  for name, given in PROVED.items():
+    run = configs.prove(network.model_fn, x, y, key=jax.random.key(2), num_samples=400, **given)
+    proofs[name] = run.certificate
+    assert rows[f'{name}: clean accuracy'].ours == report.clean_accuracy(run.certificate, y)
+    median = rows[f'{name}: median certified radius']
+    assert median.ours == report.median_radius(run.certificate, y)
+    assert median.unit == f'{run.header["norm"]}, {run.header["unit"]}'
+    assert ('exact' in median.setting) == (run.header['quantifier'] == 'exact')
+  lipschitz = _landscape.prove('Lipschitz margin', 2, network, x, 400).certificate
+  assert (lipschitz.radius <= proofs['curvature'].radius).all() and (lipschitz.radius > 0).all()
+  attacked = [row for row in result.rows if 'PGD' in row.number]
+  assert [row.ours for row in attacked] == [0, 0]
+  assert [panel.title for panel in result.figure] == ['L2', 'L1', 'L_inf']
+
+
+def test_a_radius_beyond_the_truth_is_attacked(landscape, monkeypatch):
+  true = _landscape._lipschitz
+  larger = lambda *given: (proof := true(*given))._replace(radius=20 * proof.radius)
+  monkeypatch.setattr(_landscape, '_lipschitz', larger)
+  rows = landscape('Lipschitz margin').rows
+  assert rows[-1].number.startswith('images that PGD moves') and rows[-1].ours > 0.5
+
+
+def test_every_method_of_the_landscape_can_be_made():
+  made = {name: make() for name, make in _landscape._methods((8, 8, 1)).items()}
+  assert ('Lipschitz margin', *made) == _landscape.NAMES
+  norms = {method.norm for method in made.values()}
+  assert norms == {'l2', 'l1', 'linf', 'l0', 'patch'}
+  assert made['linear bounds (CROWN), L1'].bound == 'crown' and made['interval bounds'].largest
 
 
 # By name
