@@ -12,10 +12,10 @@ import re
 import jax
 
 from certjax import data, evaluate, records, report, smoothing, train
-from certjax.report import Curves, Line
+from certjax.report import Curves
 from certjax.reproduce._nouns import Recipe, Result, Scale
 from certjax.reproduce._published import numbers, published
-from certjax.reproduce._shares import accuracy_row
+from certjax.reproduce._shares import accuracy_line, accuracy_row
 
 _PRESET, _SIGMA = 'digits', '0.25'
 _LOGS = {'cohen-cifar10': 'cifar10/resnet110', 'cohen-imagenet': 'imagenet/resnet50'}
@@ -53,7 +53,8 @@ def run(name, request, *, num_images=500, num_samples=10_000) -> Result:
       _read_again(logs[sigma], radius, name, number) for number, sigma, radius in _cells(name)
     ]
   runs = {f'digits, sigma {_SIGMA}': ours}
-  runs |= {f'published log, sigma {sigma}': log for sigma, log in logs.items()}
+  theirs = published(name, numbers(name)[0]).dataset
+  runs |= {f'{theirs}, published log, sigma {sigma}': log for sigma, log in logs.items()}
   return Result(tuple(rows), (_figure(runs),), () if logs else (_NO_LOGS,))
 
 
@@ -121,13 +122,9 @@ def _digits(request, num_images, num_samples):
 
 
 def _figure(runs):
-  lines = []
-  for name, each in runs.items():
-    proved = sorted({0.0, *each.certificate.radius.tolist()})
-    accuracy = report.certified_accuracy(each.certificate, each.labels, proved)
-    lines.append(Line(name, proved, accuracy))
+  lines = tuple(accuracy_line(name, each) for name, each in runs.items())
   return Curves(
-    'Gaussian smoothing', 'certified L2 radius, pixel values', 'certified accuracy', tuple(lines)
+    'Gaussian smoothing', 'certified L2 radius, pixel values', 'certified accuracy', lines
   )
 
 

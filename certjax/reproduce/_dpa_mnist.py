@@ -11,7 +11,6 @@ from certjax.reproduce._nouns import Recipe, Result, Row, Scale
 from certjax.reproduce._published import published
 from certjax.reproduce._shares import accuracy_row
 
-_PUBLISHED = (1200, 3000)
 _MEMBERS_AT_ONCE = 40
 _NOTE = (
   'Base learners are networks of one hidden layer, trained by full-batch steps; the published ones have a '

@@ -25,9 +25,9 @@ from certjax import (
   threats,
   train,
 )
-from certjax.report import Curves, Line, Run
-from certjax.reproduce._nouns import Recipe, Result, Row, Scale
-from certjax.reproduce._shares import accuracy_row, share
+from certjax.report import Curves, Run
+from certjax.reproduce._nouns import ARITHMETIC, Recipe, Result, Row, Scale
+from certjax.reproduce._shares import accuracy_line, accuracy_row, share
 
 _DATASET, _SIGMA = 'digits', 0.25
 _HIDDEN, _ACTIVATION = (64,), 'softplus'
@@ -236,22 +236,20 @@ def _after_attack(network, make, x, label, radius, seed):
 def _figure(proofs, test):
   panels = []
   for norm, title in _FIGURE:
-    lines = []
-    for name, proof in proofs.items():
-      if proof.norm == norm:
-        found = _run(name, proof, test)
-        radii = np.unique([0.0, *found.certificate.radius])
-        accuracy = report.certified_accuracy(found.certificate, found.labels, radii)
-        lines.append(Line(name, [*radii, radii[-1]], [*accuracy, 0.0]))
+    lines = tuple(
+      accuracy_line(name, _run(name, proof, test))
+      for name, proof in proofs.items()
+      if proof.norm == norm
+    )
     if lines:
-      panels.append(Curves(title, f'{norm} radius', 'certified accuracy', tuple(lines)))
+      panels.append(Curves(title, f'{norm} radius', 'certified accuracy', lines))
   return tuple(panels)
 
 
 RECIPE = Recipe(
   name='landscape',
   source='the theorems of each method (README names them)',
-  dataset=_DATASET,
+  dataset=ARITHMETIC,
   shows='all certificates of one small network side by side, each in its norm',
   scales={'quick': Scale('a minute or two', (_DATASET,))},
   run=run,

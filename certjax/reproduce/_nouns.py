@@ -113,7 +113,7 @@ class Scale(NamedTuple):
 
   Attributes:
     cost: in words.
-    datasets: names of the data sets that it reads, beside those of `ARITHMETIC`.
+    datasets: names of the data sets that it reads.
   """
 
   cost: str
@@ -126,7 +126,7 @@ class Recipe(NamedTuple):
   Attributes:
     name: what `certjax reproduce` calls it.
     source: the paper.
-    dataset: what the published numbers were obtained on.
+    dataset: what the published numbers were obtained on, or `ARITHMETIC`.
     shows: one line, the question it answers.
     scales: name of `SCALES` -> `Scale`, those that are offered.
     run: `Request -> Result`.

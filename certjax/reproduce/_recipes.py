@@ -14,7 +14,7 @@ from certjax.reproduce import (
   _soc_approximation_error,
   _ssn_representation,
 )
-from certjax.reproduce._nouns import Request, Result
+from certjax.reproduce._nouns import ARITHMETIC, Request, Result
 
 _READY_AT_ONCE = ('digits',)  # Prepared by whoever first reads it, from scikit-learn.
 
@@ -92,7 +92,8 @@ def listing(data_dir=None) -> str:
   lines = []
   for recipe in RECIPES.values():
     lines += [recipe.name, f'  {recipe.shows}', f'  source: {recipe.source}']
-    lines.append(f'  published on: {_named((recipe.dataset,))}')
+    on = 'no data: theorems' if recipe.dataset == ARITHMETIC else recipe.dataset
+    lines.append(f'  published on: {on}')
     for name, scale in recipe.scales.items():
       missing = [each for each in scale.datasets if _missing(each, data_dir)]
       there = f'missing: {", ".join(missing)}' if missing else 'data at hand'
@@ -101,7 +102,7 @@ def listing(data_dir=None) -> str:
 
 
 def _named(datasets):
-  return ', '.join(each for each in datasets if each != 'none') or 'none, arithmetic'
+  return ', '.join(datasets) or 'none'
 
 
 def _missing(dataset, data_dir):

@@ -1,6 +1,9 @@
-"""Shares of images with their intervals, and rows of certified accuracy."""
+"""Shares of images with their intervals; rows and curves of certified accuracy."""
+
+import numpy as np
 
 from certjax import certify, report
+from certjax.report import Line
 from certjax.reproduce._nouns import Row
 
 _TAIL = 0.025  # On each side: 95% together.
@@ -26,3 +29,18 @@ def accuracy_row(run, radius, **fields) -> Row:
   accuracy = float(report.certified_accuracy(run.certificate, run.labels, radius))
   value, interval = share(round(accuracy * len(run.index)), len(run.index))
   return Row(ours=value, interval=interval, unit='fraction of images', **fields)
+
+
+def accuracy_line(name, run) -> Line:
+  """Certified accuracy at every certified radius, and the fall to 0 behind the last.
+
+  Example:
+    >>> proof = certify.Certificate(np.array([3, 1]), np.array([0.5, 0.9]))
+    >>> line = accuracy_line('a', report.Run('a', np.arange(2), np.array([3, 2]), proof))
+    >>> line.x.tolist(), line.y.tolist()
+    ([0.0, 0.5, 0.5], [0.5, 0.5, 0.0])
+  """
+  proved = run.certificate.radius[run.certificate.label == run.labels]
+  radii = np.unique([0.0, *proved])
+  accuracy = report.certified_accuracy(run.certificate, run.labels, radii)
+  return Line(name, np.append(radii, radii[-1]), np.append(accuracy, 0.0))

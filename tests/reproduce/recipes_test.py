@@ -308,6 +308,9 @@ def test_published_tables_from_the_authors_logs(monkeypatch, request_in, shared,
   assert len(compared) == cells
   assert {reproduce.verdict(row) for row in compared} == {'agrees'}
   assert all(row.dataset == 'digits' for row in rows if not row.comparable)
+  lines = _cohen.run(name, request_in(logs=logs)).figure[0].lines
+  dataset = reproduce.published(name, reproduce.numbers(name)[0]).dataset
+  assert [line.name.split(',')[0] for line in lines] == ['digits'] + [dataset] * (len(lines) - 1)
 
 
 def test_a_folder_without_logs_is_refused_before_the_training(request_in, tmp_path):
