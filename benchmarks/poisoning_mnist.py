@@ -10,7 +10,7 @@
 4. SS-DPA, against flipped labels alone: softmax regression (`linear`) on features that RotNet learned from all
    training images without labels (`certjax train rotnet-mnist`). A flipped label costs DPA two samples.
 5. Partition aggregation and run-off with base learners of two convolutions and shifted images (`cnn`), k = 1200:
-   they take twenty times as long as the others.
+   they take many times as long as the others.
 
 All 10,000 test images. Base accuracy is the members' mean, clean accuracy that of the vote. Published: Levine
 & Feizi 2021, whose base learners are a million weights each.

@@ -34,7 +34,10 @@ def right_under_attack(weights, x, y, *, bound, steps, step_size, penalty, batch
     x_adv = _search(state, x[part], y[part], bound, steps, step_size, penalty)
     with torch.no_grad():
       right.append((_resnet32(state, x_adv).argmax(1) == y[part]).numpy())
-    print(f'torch, {start + batch} of {len(x)}: {np.concatenate(right).mean():.3f}', flush=True)
+    print(
+      f'torch, {min(start + batch, len(x))} of {len(x)}: {np.concatenate(right).mean():.3f}',
+      flush=True,
+    )
   return np.concatenate(right)
 
 

@@ -1,10 +1,9 @@
 """What finished directories of `certjax attack` hold: their attacks, and the images that these broke."""
 
-import json
 import pathlib
 from typing import Any, NamedTuple
 
-from certjax import records
+from certjax import records, report
 
 
 class Stored(NamedTuple):
@@ -46,21 +45,13 @@ def find(directory) -> list:
   Raises:
     ValueError: if it is not finished, or its table is damaged.
   """
-  try:
-    summary = json.loads((directory / 'attacks.json').read_text())
-    names = [row['name'] for row in summary['attacks']]
-    norm, bound, unit = summary['norm'], float(summary['eps']), summary['unit']
-  except (FileNotFoundError, NotADirectoryError) as error:
-    raise ValueError(
-      f'{directory} holds no attacks.json: run `certjax attack --out {directory}` to its end first.'
-    ) from error
-  except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(
-      f'{directory}/attacks.json is damaged: the same attack again writes it.'
-    ) from error
+  summary = report.read_attacks(directory)
   settings = records.read(directory / 'clean')[0]['config']
   dataset = settings['dataset'], settings['split']
-  return [Stored(name, norm, bound, unit, directory / name, dataset) for name in names]
+  return [
+    Stored(name, summary.norm, summary.eps, summary.unit, directory / name, dataset)
+    for name in summary.attacks
+  ]
 
 
 def broken(directory, largest=None) -> Broken:

@@ -12,6 +12,7 @@ from certjax.report._accuracy import (
 from certjax.report._attacked import (
   Column,
   load_attacked,
+  read_attacks,
   threats_markdown,
   threats_summary,
   write_threats,
@@ -81,6 +82,7 @@ __all__ = [
   'plot_attacked',
   'plot_panels',
   'plot_spectra',
+  'read_attacks',
   'read_tsv',
   'table',
   'threats_markdown',

@@ -40,6 +40,43 @@ class Column(NamedTuple):
   header: dict
 
 
+class Summary(NamedTuple):
+  """The table that a finished `certjax attack` leaves.
+
+  Attributes:
+    norm, eps, unit: of the threat.
+    attacks: names of those that ran.
+    correct: images that are right in the worst case over them.
+  """
+
+  norm: str
+  eps: float
+  unit: str
+  attacks: tuple
+  correct: int
+
+
+def read_attacks(directory) -> Summary:
+  """The table of a directory, its attacks.json.
+
+  Raises:
+    ValueError: if there is none, or a damaged one.
+  """
+  try:
+    found = json.loads((pathlib.Path(directory) / 'attacks.json').read_text())
+    names = tuple(row['name'] for row in found['attacks'])
+    correct = found['worst_case']['correct']
+    return Summary(found['norm'], float(found['eps']), found['unit'], names, correct)
+  except (FileNotFoundError, NotADirectoryError) as error:
+    raise ValueError(
+      f'{directory} holds no attacks.json: run `certjax attack --out {directory}` to its end first.'
+    ) from error
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'{directory}/attacks.json is damaged: the same attack again writes it.'
+    ) from error
+
+
 def load_attacked(directory) -> Column:
   """What a finished `certjax attack` found.
 
@@ -51,31 +88,18 @@ def load_attacked(directory) -> Column:
     OSError: if a file cannot be read.
   """
   directory = pathlib.Path(directory)
-  try:
-    summary = json.loads((directory / 'attacks.json').read_text())
-    names = tuple(row['name'] for row in summary['attacks'])
-    told = summary['worst_case']['correct']
-  except FileNotFoundError as error:
-    raise ValueError(
-      f'{directory} holds no attacks.json: run `certjax attack --out {directory}` to its end first.'
-    ) from error
-  except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(
-      f'{directory}/attacks.json is damaged: the same attack again writes it.'
-    ) from error
+  summary = read_attacks(directory)
   header, lines = records.read(directory / 'clean')
   clean = np.array([line['predict'] == line['label'] for line in lines])
-  broken = set().union(*(_broken(directory / name) for name in names))
+  broken = set().union(*(_broken(directory / name) for name in summary.attacks))
   index = np.array([line['index'] for line in lines], np.int64)
   correct = clean & ~np.isin(index, sorted(broken))
-  if int(correct.sum()) != told:
+  if int(correct.sum()) != summary.correct:
     raise ValueError(
-      f'{directory}: its records leave {int(correct.sum())} images right, attacks.json says {told}: the same '
-      f'attack again looks at every image.'
+      f'{directory}: its records leave {int(correct.sum())} images right, attacks.json says '
+      f'{summary.correct}: the same attack again looks at every image.'
     )
-  return Column(
-    summary['norm'], summary['eps'], summary['unit'], names, index, clean, correct, header
-  )
+  return Column(*summary[:4], index, clean, correct, header)
 
 
 def threats_summary(columns, trained=()) -> dict:

@@ -49,6 +49,7 @@ def store(directory, names=('pgd',), norm='linf', eps=0.4, parts=(), scale=1.0, 
     'eps': eps,
     'unit': 'pixel value',
     'attacks': [{'name': name} for name in names],
+    'worst_case': {'correct': 0},
   }
   (directory / 'attacks.json').write_text(json.dumps(summary))
   return directory, data.take(
