@@ -91,12 +91,35 @@ def torchattacks_runs(torch, net, x, eps, size):
   return {name: lambda attack=attack: attack(x, labels) for name, attack in attacks.items()}
 
 
+def torch_count(net, run):
+  """(forward, forward and backward) passes that one run makes."""
+  kept = []
+  hook = net.register_forward_hook(lambda module, inputs, out: kept.append(inputs[0].requires_grad))
+  run()
+  hook.remove()
+  return kept.count(False), kept.count(True)
+
+
 def foolbox_runs(model_fn, x, y, eps, size):
-  """name -> function that blocks: foolbox on JAX, with the model's own pass compiled."""
+  """name -> function that blocks: foolbox on JAX, with the model's own pass compiled.
+
+  Returns the functions, and a function of one of them: the (forward, forward and backward) passes that it makes.
+  """
   import foolbox
   import jax
 
-  model = foolbox.JAXModel(jax.jit(model_fn), bounds=(0, 1))
+  compiled, kept = jax.jit(model_fn), []
+
+  def counted(x):
+    kept.append(isinstance(x, jax.core.Tracer))
+    return compiled(x)
+
+  def count(run):
+    kept.clear()
+    run()
+    return kept.count(False), kept.count(True)
+
+  model = foolbox.JAXModel(counted, bounds=(0, 1))
   options = {'abs_stepsize': eps / 4, 'steps': size.steps}
   attacks = {
     'PGD, L_inf': foolbox.attacks.LinfPGD(**options),
@@ -110,7 +133,7 @@ def foolbox_runs(model_fn, x, y, eps, size):
     _, clipped, _ = attack(model, x, y, epsilons=eps)
     jax.block_until_ready(clipped)
 
-  return {name: lambda attack=attack: run(attack) for name, attack in attacks.items()}
+  return {name: lambda attack=attack: run(attack) for name, attack in attacks.items()}, count
 
 
 def torch_images(torch, x):
