@@ -21,6 +21,11 @@ import pytest  # noqa: E402
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
+FAST = not os.environ.get('CERTJAX_OPTIMIZED')
+"""Without XLA's optimizations: of programs that run once, compiling is nearly all the time. What the tests
+claim holds for every program; the core runs once more with them (`.ci/run`, Colab's versions)."""
+jax.config.update('jax_disable_most_optimizations', FAST)
+
 ROOT = pathlib.Path(__file__).parent.parent
 SHARED = ROOT.parent / 'shared'
 
@@ -67,23 +72,20 @@ def trained(once, data_dir):
 
 
 @pytest.fixture(scope='module')
-def compiled_fast():
-  """Without XLA's optimizations: of programs that are large and run once, compiling is all the time.
-
-  For tests whose claims hold for every program. What comes after them compiles anew, as usual.
-  """
-  jax.config.update('jax_disable_most_optimizations', True)
+def many_programs():
+  """For a module whose programs are large and serve nobody else: forgets them at its end."""
   yield
-  jax.config.update('jax_disable_most_optimizations', False)
   jax.clear_caches()
 
 
 @pytest.fixture
-def optimized(compiled_fast):
-  """For a test about rounding, where others are `compiled_fast`."""
+def optimized():
+  """For a test about rounding, or about speed: what users run."""
   jax.config.update('jax_disable_most_optimizations', False)
+  jax.clear_caches()
   yield
-  jax.config.update('jax_disable_most_optimizations', True)
+  jax.config.update('jax_disable_most_optimizations', FAST)
+  jax.clear_caches()
 
 
 @pytest.fixture(scope='session')

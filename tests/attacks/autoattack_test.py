@@ -8,7 +8,7 @@ import pytest
 from certjax import attacks, threats
 from certjax.attacks import _autoattack
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 SHAPE, CLASSES, EPS = (3, 3, 1), 3, 0.04
 W = np.random.default_rng(0).normal(size=(9, CLASSES)).astype(np.float32)

@@ -8,7 +8,7 @@ import pytest
 from certjax import attacks, testing, threats
 from certjax.attacks import _carlini_wagner
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 CLASSES, SIZE = 3, 4
 W = np.random.default_rng(0).normal(size=(4, CLASSES)).astype(np.float32)

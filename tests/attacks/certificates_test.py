@@ -7,7 +7,7 @@ import pytest
 
 from certjax import attacks, certify, data, smoothing, threats, train
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 SIGMA, IMAGES, ALPHA, EPS = 0.25, 40, 1e-3, 0.25
 ATTACKS = {

@@ -10,7 +10,7 @@ from certjax import parallel
 from certjax.attacks.functional import luv_to_rgb, rgb_to_luv
 from certjax.attacks.functional._colour import rgb_to_unit_luv, unit_luv_to_rgb
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 COLOURS = {  # RGB -> (L, u, v)
   (1, 1, 1): (100, 0.056678, 0.039590),

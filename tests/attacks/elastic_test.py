@@ -9,7 +9,7 @@ import scipy.ndimage
 from certjax.attacks import functional
 from certjax.attacks.functional._elastic import gaussian_filter
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 
 def test_filter_is_scipys_and_sums_to_one():

@@ -7,7 +7,7 @@ import pytest
 
 from certjax import attacks, defenses, testing, threats
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 W = np.random.default_rng(0).normal(size=12).astype(np.float32)
 

@@ -11,7 +11,7 @@ from certjax import attacks, testing, threats
 from certjax.attacks import _hyperplane
 from certjax.attacks._fab import _around, fab
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 SHAPE, CLASSES = (2, 2, 3), 4
 W = np.random.default_rng(0).normal(size=(12, CLASSES)).astype(np.float32)

@@ -7,7 +7,7 @@ import pytest
 
 from certjax import attacks, testing, threats
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 W = np.random.default_rng(0).normal(size=12).astype(np.float32)
 DUAL = {'linf': np.abs(W).sum(), 'l2': np.linalg.norm(W), 'l1': np.abs(W).max()}

@@ -7,7 +7,7 @@ import pytest
 
 from certjax import attacks, testing, threats
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 SIZE, SHAPE = 4, (2, 3, 2)
 W = np.random.default_rng(0).normal(size=12).astype(np.float32)

@@ -11,7 +11,7 @@ import pytest
 from certjax import attacks, testing, threats
 from certjax.attacks import functional
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 SIZE = 8
 W = np.random.default_rng(0).normal(size=(SIZE * SIZE, 3)).astype(np.float32)

@@ -10,7 +10,7 @@ from certjax import parallel
 from certjax.attacks import functional
 from certjax.attacks.functional import LUMA, decode_jpeg, encode_jpeg, jpeg
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 BLOCK = 60.0 + 8 * np.arange(8)[:, None] + 4 * np.arange(8)
 

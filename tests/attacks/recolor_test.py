@@ -10,7 +10,7 @@ from certjax import attacks, parallel
 from certjax.attacks import functional
 from certjax.attacks.functional._colour import rgb_to_unit_luv
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 LEVELS = np.linspace(0, 1, 17, dtype=np.float32)
 LATTICE = jnp.stack(jnp.meshgrid(LEVELS, LEVELS, LEVELS, indexing='ij'), -1).reshape(17, 289, 3)

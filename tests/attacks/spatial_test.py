@@ -9,7 +9,7 @@ from jax.test_util import check_grads
 from certjax import attacks, parallel
 from certjax.attacks import functional
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 IMAGE = jnp.arange(16, dtype=jnp.float32).reshape(4, 4, 1)
 warp = lambda padding: jax.jit(lambda x, flow: functional.warp(x, flow, padding=padding))

@@ -10,7 +10,7 @@ import pytest
 from certjax import attacks, testing, threats
 from certjax.attacks import _square
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 SHAPE = (3, 3, 1)
 W1 = np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32)

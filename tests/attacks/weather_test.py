@@ -7,7 +7,7 @@ import pytest
 
 from certjax.attacks import functional
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 X = jnp.asarray(np.random.default_rng(0).uniform(size=(5, 7, 3)), jnp.float32)
 

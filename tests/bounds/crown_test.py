@@ -12,7 +12,7 @@ from scipy import optimize
 
 from certjax import bounds, parallel
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 METHODS = {
   'interval': bounds.interval,
   'adaptive': bounds.crown,

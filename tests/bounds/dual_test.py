@@ -10,7 +10,7 @@ import pytest
 from certjax import bounds, parallel
 from certjax.bounds import _network, _zonotope
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from certjax.bounds import _crown, _local
 from certjax.bounds._interval import propagate
 from certjax.bounds._network import trace
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 SHAPE = (9, 8, 2)
 
 

@@ -20,7 +20,7 @@ def _float64():
     yield
 
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 
 def window(size, strides, padding, **dilations):

@@ -8,7 +8,7 @@ import pytest
 
 from certjax import bounds, layers, models
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 
 def test_one_trace_for_all_weights_and_images():

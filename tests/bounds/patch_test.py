@@ -12,7 +12,7 @@ from certjax import bounds, models, parallel
 from certjax.bounds import _network, _patch
 from certjax.certify import ABSTAIN
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 SHAPE, SIDE = (4, 4, 1), 2
 RNG = np.random.default_rng(0)
 X = RNG.uniform(0, 1, (3, *SHAPE))

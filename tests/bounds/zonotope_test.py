@@ -12,7 +12,7 @@ from scipy import integrate
 from certjax import bounds, parallel
 from certjax.bounds import _network, _zonotope
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from certjax import configs, data, records
 from certjax.cli import _attack
 from certjax.evaluate import _attack as engine
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 MODEL = """
 import jax, numpy as np

@@ -6,7 +6,7 @@ import pytest
 
 from certjax import cli, records
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 
 def trained(once, data_dir, name, *options):

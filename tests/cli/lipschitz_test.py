@@ -8,7 +8,7 @@ import pytest
 
 from certjax import cli, records, train
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 MODEL = 'lipconvnet5-tiny-soc'
 
 

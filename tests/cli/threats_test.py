@@ -13,7 +13,7 @@ from certjax import configs, data, evaluate, records, report, train
 from certjax.cli import _attack, _attack_sets
 from certjax.report import _attacked
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 SMALL = ('--evenly', 20, '--batch-size', 10)
 STADV = (

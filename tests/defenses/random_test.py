@@ -7,7 +7,7 @@ import pytest
 
 from certjax import defenses
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 
 def test_resize_pad_places_every_side_everywhere():

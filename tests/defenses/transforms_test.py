@@ -7,7 +7,7 @@ import pytest
 
 from certjax import attacks, defenses, threats
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 
 def test_thermometer():

@@ -11,7 +11,7 @@ from certjax import attacks, certify, configs, data, evaluate, records, smoothin
 from certjax.attacks import functional
 from certjax.evaluate import _adversarials, _attack, _stored_sets, _targets
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 EPS, NUMBER = 0.05, 11
 W = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)

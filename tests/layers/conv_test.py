@@ -11,7 +11,7 @@ from jax.test_util import check_grads
 from certjax import parallel
 from certjax.layers import _images, conv_general_dilated
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 CASES = [

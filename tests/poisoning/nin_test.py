@@ -26,7 +26,7 @@ def test_network_in_network_has_the_published_size(shape, number):
   assert sum(leaf.size for leaf in jax.tree.leaves(state['params'])) == number
 
 
-def test_members(compiled_fast):
+def test_members():
   """The same bits in another place of a group; samples are fit; padded batches of four count for nothing."""
   num_epochs = 60
   learner = poisoning.nin(CLASSES, shape=(3, 3, 1), width=6, num_epochs=num_epochs, batch=4, crop=0)

@@ -10,7 +10,7 @@ import pytest
 
 from certjax import parallel, train
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 SHAPE, RATE, GAMMA = (2, 2, 1), 0.5, 0.1
 BATCH = {

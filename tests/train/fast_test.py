@@ -7,7 +7,7 @@ import pytest
 
 from certjax import smoothing, threats, train
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 W = jnp.array([[0.7, -0.3], [-0.2, 0.4], [0.1, 0.9], [-1.1, 0.2]])
 X = jnp.asarray(np.random.default_rng(0).uniform(0.02, 0.98, (8, 4)), jnp.float32)

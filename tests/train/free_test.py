@@ -10,7 +10,7 @@ import pytest
 
 from certjax import parallel, threats, train
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 SHAPE, EPS, RATE, NUM = (2, 2, 1), 0.1, 0.5, 3
 BATCH = {

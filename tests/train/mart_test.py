@@ -10,7 +10,7 @@ import pytest
 
 from certjax import train
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 NATURAL = np.array([[2.0, 1.0, 0.0], [0.5, 0.5, -1.0], [-1.0, 3.0, 0.0]])
 ATTACKED = np.array([[1.0, 1.5, 0.0], [-0.5, 1.0, 0.0], [0.0, 0.5, 2.0]])

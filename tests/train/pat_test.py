@@ -11,7 +11,7 @@ from certjax import distances, models, parallel, train
 from certjax.attacks import fast_lpa
 from certjax.models import features_of
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 MODULE = models.DigitsCNN(10, width=2)
 X = np.random.default_rng(0).uniform(0, 1, (8, 8, 8, 1)).astype(np.float32)

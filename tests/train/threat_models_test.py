@@ -10,7 +10,7 @@ import pytest
 from certjax import models, parallel, train
 from certjax.attacks import functional
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.uniform(0.2, 0.8, (8, 4, 4, 3)).astype(np.float32)

@@ -12,7 +12,7 @@ import pytest
 
 from certjax import parallel, smoothing, threats, train
 
-pytestmark = pytest.mark.usefixtures('compiled_fast')
+pytestmark = pytest.mark.usefixtures('many_programs')
 
 NATURAL = np.array([[2.0, 1.0, 0.0], [0.5, 0.5, -1.0]], np.float32)
 ATTACKED = np.array([[1.0, 1.5, 0.0], [-0.5, 1.0, 0.0]], np.float32)
