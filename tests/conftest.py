@@ -13,7 +13,7 @@ os.environ.setdefault(
   'JAX_COMPILATION_CACHE_DIR',
   str(pathlib.Path(tempfile.gettempdir()) / f'certjax-test-programs-{os.getuid()}'),
 )
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.6')
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
