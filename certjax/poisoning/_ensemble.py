@@ -5,7 +5,8 @@ group is padded with empty parts, so that one program serves all groups and all 
 member is a function of `fold_in(key, i)` and its own ordered part; on CPU members run one after
 another through one and the same loop body, so that its bits depend neither on its neighbours nor on
 its place. That is what partition aggregation needs: one sample more or less changes one member,
-hence one vote (Levine & Feizi 2021).
+hence one vote (Levine & Feizi 2021). The members of a group are shared out over the devices of this
+process; the group is padded until they divide evenly.
 
 `capacity` is a number of the procedure, chosen once, never the size of the largest part: else a part
 that an adversary fills would change the shape of all, and with it their last bits.
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from certjax import parallel
 from certjax.poisoning._learner import Learner
 
 _MULTIPLE = 8  # Capacities are multiples of it.
@@ -77,7 +79,7 @@ def train_ensemble(
     partition: a `Partition` of them.
     capacity: samples that a member sees at most, as `default_capacity`; to be kept when the
       training set changes.
-    group: members that are trained in one program.
+    group: members that are trained in one program, over all devices of this process.
     members: int[m], the numbers of the members to train, default all. Members may be trained in
       portions, or one of them anew.
 
@@ -104,15 +106,16 @@ def train_ensemble(
   x, y = _check_samples(x, y, learner.num_classes, partition)
   numbers = _check_numbers(members, len(partition.members))
   capacity, group = _at_least_one('capacity', capacity), _at_least_one('group', group)
-  states = []
+  states, mesh = [], parallel.local_mesh()
+  room = _over(mesh, group)
   for start in range(0, len(numbers), group):
     batch = numbers[start : start + group]
     parts = [_thinned(partition.members[i], capacity) for i in batch]
-    padded = np.concatenate([batch, np.zeros(group - len(batch), np.int64)])
+    padded = np.concatenate([batch, np.zeros(room - len(batch), np.int64)])
     states.append(
-      _fit(learner, key, padded.astype(np.uint32), *_padded(x, y, parts, group, capacity))
+      _fit(learner, mesh, key, padded.astype(np.uint32), *_padded(x, y, parts, room, capacity))
     )
-  states = jax.tree.map(lambda *each: np.stack([np.asarray(one) for one in each]), *states)
+  states = jax.tree.map(lambda *each: np.stack([np.asarray(one)[:group] for one in each]), *states)
   return Ensemble(learner, states, numbers, partition.sizes[numbers])
 
 
@@ -144,13 +147,14 @@ def preferences(ensemble: Ensemble, x, *, chunk: int = 500):
   num_rows, num_classes = len(rows), ensemble.learner.num_classes
   small = np.int8 if num_classes <= np.iinfo(np.int8).max else np.int16
   found = np.empty((num_rows, len(ensemble.numbers), num_classes), small)
-  group = len(jax.tree.leaves(ensemble.states)[0][0])
+  group, mesh = len(jax.tree.leaves(ensemble.states)[0][0]), parallel.local_mesh()
+  places = np.minimum(np.arange(_over(mesh, group)), group - 1)  # What fills up is left out below.
   for start in range(0, num_rows, chunk):
     part = rows[start : start + chunk]
     padded = np.concatenate([part, np.zeros((chunk - len(part), *rows.shape[1:]), rows.dtype)])
     for place, number in enumerate(range(0, len(ensemble.numbers), group)):
-      state = jax.tree.map(lambda leaf, place=place: leaf[place], ensemble.states)
-      ranks = np.asarray(_ranks(ensemble.learner, state, padded))[:, : len(part)]
+      state = jax.tree.map(lambda leaf, place=place: leaf[place, places], ensemble.states)
+      ranks = np.asarray(_ranks(ensemble.learner, mesh, state, padded))[:group, : len(part)]
       there = found[start : start + chunk, number : number + group]
       there[...] = ranks.swapaxes(0, 1)[:, : there.shape[1]]
   found[:, ensemble.sizes == 0] = -1
@@ -200,24 +204,38 @@ def first_choices(preferences):
   return np.where(preferences[..., 0] < 0, np.int32(-1), top)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _fit(learner, key, numbers, x, y, mask):
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
-  each = lambda key, x, y, mask: learner.fit(key, _as_pixels(x), y, mask)
-  return _over_members(each, keys, x, y, mask)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _fit(learner, mesh, key, numbers, x, y, mask):
+  def members(key, numbers, x, y, mask):
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
+    each = lambda key, x, y, mask: learner.fit(key, _as_pixels(x), y, mask)
+    return _over_members(each, keys, x, y, mask)
+
+  specs = (parallel.REPLICATED, *4 * (parallel.SHARDED,))
+  return parallel.pmap(members, mesh, specs, parallel.SHARDED)(key, numbers, x, y, mask)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _ranks(learner, states, x):
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _ranks(learner, mesh, states, x):
   """int32[g, N, K], classes below each class; -1 where a score is NaN."""
-  x = _as_pixels(x)
 
-  def each(state):
-    scores = jax.vmap(learner.scores, (None, 0))(state, x)
-    below = jnp.sum(scores[:, :, None] > scores[:, None, :], axis=-1, dtype=jnp.int32)
-    return jnp.where(jnp.isnan(scores).any(axis=-1, keepdims=True), -1, below)
+  def members(states, x):
+    x = _as_pixels(x)
 
-  return _over_members(each, states)
+    def each(state):
+      scores = jax.vmap(learner.scores, (None, 0))(state, x)
+      below = jnp.sum(scores[:, :, None] > scores[:, None, :], axis=-1, dtype=jnp.int32)
+      return jnp.where(jnp.isnan(scores).any(axis=-1, keepdims=True), -1, below)
+
+    return _over_members(each, states)
+
+  specs = (parallel.SHARDED, parallel.REPLICATED)
+  return parallel.pmap(members, mesh, specs, parallel.SHARDED)(states, x)
+
+
+def _over(mesh, group):
+  """The smallest number of members, `group` among them, that divides evenly over the devices."""
+  return -(-group // mesh.devices.size) * mesh.devices.size
 
 
 def _over_members(function, *arrays):

@@ -1,6 +1,10 @@
 """Ensembles: what a member depends on, checked by training again; learners against plain arithmetic."""
 
 import functools
+import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -220,6 +224,42 @@ def test_members_at_once_as_on_an_accelerator(samples, queries, monkeypatch):
   for a, b in zip(*(jax.tree.leaves(each.states) for each in (loop, at_once)), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
   np.testing.assert_array_equal(poisoning.votes(loop, queries), poisoning.votes(at_once, queries))
+
+
+SCRIPT = """
+import hashlib, json, sys
+import jax, numpy as np
+from certjax import parallel, poisoning
+from certjax.poisoning import _ensemble
+
+x, y, queries = (np.load(sys.argv[1])[name] for name in ('x', 'y', 'queries'))
+parts = poisoning.partition(x, y, poisoning.pixel_sum(x, 7), 7)
+found = {}
+for size in (1, 2, 8):
+  parallel.local_mesh = lambda size=size: parallel.data_mesh(jax.local_devices()[:size])
+  for name in ('mlp', 'linear'):
+    learner = poisoning.build_learner(name, 3, {'num_steps': 5})
+    ensemble = poisoning.train_ensemble(
+      jax.random.key(0), learner, x, y, parts, capacity=8, group=3)
+    text = b''.join(leaf.tobytes() for leaf in jax.tree.leaves(ensemble.states))
+    text += poisoning.preferences(ensemble, queries, chunk=8).tobytes()
+    found[f'{name} {size}'] = hashlib.sha256(text).hexdigest()
+print(json.dumps(found))
+"""
+
+
+def test_a_member_is_the_same_on_whichever_device(samples, queries, tmp_path):
+  """Groups of three on one, two and eight devices: weights and answers bit for bit."""
+  x, y = samples()
+  np.savez(tmp_path / 'samples.npz', x=x, y=y, queries=queries)
+  done = subprocess.run(
+    [sys.executable, '-c', SCRIPT, str(tmp_path / 'samples.npz')], check=True, capture_output=True, text=True,
+    env={**os.environ, 'JAX_NUM_CPU_DEVICES': '8', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
+  )  # fmt: skip
+  found = json.loads(done.stdout)
+  for name in ('mlp', 'linear'):
+    assert found[f'{name} 1'] == found[f'{name} 2'] == found[f'{name} 8']
+  assert len(set(found.values())) == 2
 
 
 @pytest.mark.parametrize(
