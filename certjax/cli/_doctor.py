@@ -4,20 +4,15 @@ import math
 import time
 
 from certjax import configs
-from certjax.cli import _parse
+from certjax.cli import _parse, _versions
 
-_MODULES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax.checkpoint', 'numpy', 'scipy')
 _SIGMA, _DISTANCE, _AT_LEAST = 0.25, 0.3, 0.25  # The self-test: 10,000 samples lose under 0.05.
 
 
 def doctor(arguments):
   """`certjax doctor [options]`."""
   config = _parse.parse(configs.Doctor, 'doctor', arguments)
-  import jax
-
-  for name in _MODULES:
-    print(f'{name:<17} {__import__(name, fromlist=["__version__"]).__version__}')
-  print(f'{"devices":<17} {", ".join(str(device) for device in jax.local_devices())}')
+  print(_versions.lines(_versions.versions()))
   radius = _self_test(config.chunk)
   print(
     f'self-test         linear classifier at distance {_DISTANCE}: certified {math.floor(radius * 1e4) / 1e4:.4f}'

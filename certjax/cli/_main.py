@@ -20,6 +20,7 @@ _COMMANDS = {
   'spectrum': 'singular values and norm bounds of the layers of a trained run',
   'data': 'list and prepare data sets',
   'doctor': 'devices, versions, a self-test certificate, a speed line',
+  'version': 'versions of certjax and what it stands on, platform, devices (also --version)',
 }
 _STOPPED, _INTERRUPTED, _USAGE = 75, 130, 2
 
@@ -31,10 +32,7 @@ def main(argv=None) -> int:
     print(_usage())
     return 0 if argv else _USAGE
   if argv[0] == '--version':
-    import certjax
-
-    print(f'certjax {certjax.__version__}')
-    return 0
+    argv[0] = 'version'
   if argv[0] not in _COMMANDS:
     return _fail(f'unknown command {argv[0]!r}; the commands are {", ".join(_COMMANDS)}.')
   return _guarded(argv[0], argv[1:])
@@ -77,6 +75,7 @@ def _run(command, arguments):
     _study,
     _sweep,
     _train,
+    _versions,
   )
 
   run = {
@@ -93,6 +92,7 @@ def _run(command, arguments):
     'spectrum': _spectrum.spectrum,
     'data': _data.data,
     'doctor': _doctor.doctor,
+    'version': _versions.version,
   }[command]
   run(arguments)
 

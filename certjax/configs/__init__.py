@@ -20,6 +20,7 @@ from certjax.configs._schema import (
   Spectrum,
   Sweep,
   Train,
+  Version,
 )
 from certjax.configs._study import StudyAnalyse, StudyBuild, StudyServe
 
@@ -45,6 +46,7 @@ __all__ = [
   'StudyServe',
   'Sweep',
   'Train',
+  'Version',
   'build_attack',
   'build_smoothing',
   'prove',

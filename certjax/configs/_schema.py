@@ -356,6 +356,14 @@ class Doctor:
 
 
 @dataclasses.dataclass(frozen=True)
+class Version:
+  """Prints the versions of certjax, of what it stands on, of Python, and platform and devices."""
+
+  json: bool = False
+  """Print them as JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Spectrum:
   """Measures every layer of a trained run that has a matrix or a convolution: singular values, the
   proved constant, upper bounds for zero padding. Writes spectrum.json, spectrum.csv, spectrum.png."""

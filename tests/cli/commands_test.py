@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import platform
 import subprocess
 import sys
 
@@ -149,7 +150,7 @@ def test_quickstart_plans_what_its_options_say(command, monkeypatch, tmp_path):
   assert done.code == 0 and f'certjax predict {tmp_path}' in done.out
 
 
-COMMANDS = ('quickstart', 'train', 'certify', 'predict', 'report', 'data', 'doctor')
+COMMANDS = ('quickstart', 'train', 'certify', 'predict', 'report', 'data', 'doctor', 'version')
 
 
 @pytest.mark.parametrize('name', COMMANDS)
@@ -168,10 +169,46 @@ def test_help_of_a_preset_says_units(command):
   assert '[OPTIONS] [RUN]' in text and 'Directory written by `certjax train`' in text
 
 
-def test_version(command):
+def test_version_names_what_runs(command):
+  """Against what the modules say of themselves, not against the metadata that it reads."""
+  import flax
+  import jax
+  import jaxlib
+  import numpy
+  import optax
+  import orbax.checkpoint
+  import scipy
+
   import certjax as package
 
-  assert command('--version').out == f'certjax {package.__version__}\n'
+  modules = {
+    'certjax': package, 'jax': jax, 'jaxlib': jaxlib, 'flax': flax, 'optax': optax,
+    'orbax-checkpoint': orbax.checkpoint, 'numpy': numpy, 'scipy': scipy,
+  }  # fmt: skip
+  found = json.loads(command('version', '--json').out)
+  assert found == {
+    **{name: module.__version__ for name, module in modules.items()},
+    'python': '.'.join(map(str, sys.version_info[:3])),
+    'platform': found['platform'],
+    'devices': f'cpu: {", ".join(map(str, jax.local_devices()))}',
+  }
+  assert platform.machine() in found['platform']
+  done = command('version')
+  assert [line.split(maxsplit=1) for line in done.out.splitlines()] == [*map(list, found.items())]
+  assert command('--version').out == done.out and done.out in command('doctor', '--chunk', 100).out
+
+
+def test_version_of_a_broken_installation(command, monkeypatch):
+  from certjax.cli import _versions
+
+  def fail():
+    raise RuntimeError('no device,\n  no driver')
+
+  monkeypatch.setattr('jax.local_devices', fail)
+  monkeypatch.setattr(_versions, '_PACKAGES', ('numpy', 'a-package-that-nobody-has'))
+  done = command('version')
+  assert done.code == 0 and done.out.endswith('devices           none: no device, no driver\n')
+  assert 'a-package-that-nobody-has not installed\n' in done.out
 
 
 def test_the_module_is_the_command():
