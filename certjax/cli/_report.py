@@ -26,8 +26,13 @@ def report(arguments):
   compare = runs if config.compare else None
   print(
     reports.write(
-      runs, out, config.radii, compare=compare, high_probability=config.high_probability
-    )
+      runs,
+      out,
+      config.radii,
+      compare=compare,
+      high_probability=config.high_probability,
+      latex=config.latex,
+    )  # fmt: skip
   )
   if config.tsv:
     reports.write_tsv(config.tsv, runs[0])
@@ -39,8 +44,10 @@ def _attacked(config):
   asked = 'threats' if config.threats else 'grid' if config.grid else 'trained'
   if config.trained and not config.threats:
     raise ValueError('`trained` says what `--threats` were seen in training: give both.')
-  if config.compare or config.radii or config.high_probability or config.tsv:
-    raise ValueError(f'`{asked}` reads attacks: it has no radii, and no --compare or --tsv.')
+  if config.compare or config.radii or config.high_probability or config.tsv or config.latex:
+    raise ValueError(
+      f'`{asked}` reads attacks: it has no radii, and no --compare, --tsv or --latex.'
+    )
   if config.threats:
     _threats(config)
   if config.grid:

@@ -317,6 +317,8 @@ class Report:
   """Add the accuracy that holds with probability 0.999 over the certificates' errors too."""
   tsv: pathlib.Path | None = None
   """Also write the first run as the field's TSV (idx label predict radius correct time)."""
+  latex: pathlib.Path | None = None
+  """Also write the table as LaTeX for a paper (booktabs)."""
   threats: bool = False
   """The runs are directories of `certjax attack`, one a threat, of one model and the same images: report the
   accuracy under each, under all together, and which images fall to which."""

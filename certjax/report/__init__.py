@@ -25,6 +25,7 @@ from certjax.report._compare import (
 )
 from certjax.report._grid import Shown, grid_pixels, plot_attacked
 from certjax.report._human_scores import just_noticeable, two_alternatives
+from certjax.report._latex import latex
 from certjax.report._load import (
   load,
   load_all,
@@ -73,6 +74,7 @@ __all__ = [
   'grid_pixels',
   'high_probability_accuracy',
   'just_noticeable',
+  'latex',
   'load',
   'load_all',
   'load_attacked',

@@ -130,15 +130,23 @@ def markdown(table, *, high_probability=False):
   Returns:
     The text.
   """
+  head, *rows = cells(table, high_probability=high_probability)
+  rows = [[row[0].replace('|', r'\|'), *row[1:]] for row in rows]
+  lines = [head, ['---', *['---:'] * (len(head) - 1)], *rows]
+  return '\n'.join([*('| ' + ' | '.join(line) + ' |' for line in lines), '', *claims(table)]) + '\n'
+
+
+def cells(table, *, high_probability=False):
+  """The texts of a `Table`: its head and its rows, as lists of equal length."""
   timed = any(row.seconds is not None for row in table.rows)
   head = ['run', 'images', *(f'r = {_plain(radius)}' for radius in table.radii)]
   median = table.unit in _MEDIAN_UNITS
   head += ['ACR', *['median'] * median, 'abstain', *['s / image'] * timed]
-  cells = [head, ['---', *['---:'] * (len(head) - 1)]]
+  found = [head]
   for row in table.rows:
     seconds = '' if row.seconds is None else _three_digits(row.seconds)
-    cells.append(
-      [row.name.replace('|', r'\|'), str(row.num_images)]
+    found.append(
+      [row.name, str(row.num_images)]
       + [f'{accuracy:.4f}' for accuracy in row.accuracy]
       + [floor_decimals(row.average_radius, 4), *[_median(row)] * median]
       + [f'{row.abstention:.4f}', *[seconds] * timed]
@@ -146,9 +154,8 @@ def markdown(table, *, high_probability=False):
     if high_probability and row.high_probability is not None:
       # Cut like a radius: it is a lower bound.
       bounds = [floor_decimals(bound, 4) for bound in row.high_probability]
-      cells.append(['with high probability', '', *bounds, '', '', *[''] * (median + timed)])
-  lines = ['| ' + ' | '.join(line) + ' |' for line in cells]
-  return '\n'.join([*lines, '', *_claims(table)]) + '\n'
+      found.append(['with high probability', '', *bounds, '', '', *[''] * (median + timed)])
+  return found
 
 
 def csv(table):
@@ -215,8 +222,8 @@ def _three_digits(seconds):
   return f'{seconds:.0f}' if seconds >= 100 else f'{seconds:#.3g}'
 
 
-def _claims(table):
-  """What the certificates of the table promise, and in which norm."""
+def claims(table):
+  """What the certificates of a `Table` promise, and in which norm, as lines of text."""
   claims = []
   if table.norm or table.unit:
     claims += [f'Radii: {", ".join(part for part in (table.norm, table.unit) if part)}.', '']

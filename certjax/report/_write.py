@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from certjax.report._compare import compare_runs, comparison_markdown
+from certjax.report._latex import latex as latex_of
 from certjax.report._plot import plot
 from certjax.report._table import csv, markdown, table
 
 
-def write(runs, out_directory, radii=None, *, compare=None, high_probability=False):
+def write(runs, out_directory, radii=None, *, compare=None, high_probability=False, latex=None):
   """Writes `table.md`, `table.csv` and `curve.png`, and `comparison.md` where asked.
 
   Args:
@@ -16,7 +17,8 @@ def write(runs, out_directory, radii=None, *, compare=None, high_probability=Fal
     radii: float[R], by default `default_radii(runs)`.
     compare: two `Run`s of the same images, or None. Without `radii` they are compared up to their
       own largest radius, so that Holm's method does not pay for empty columns.
-    high_probability: adds the high-probability accuracies to the markdown.
+    high_probability: adds the high-probability accuracies to the markdown and to LaTeX.
+    latex: a file that gets the table as LaTeX, or None.
 
   Returns:
     The markdown, that of the comparison included.
@@ -36,6 +38,8 @@ def write(runs, out_directory, radii=None, *, compare=None, high_probability=Fal
   (out_directory / 'table.md').write_text(text)
   (out_directory / 'table.csv').write_text(csv(summary))
   plot(runs, out_directory / 'curve.png')
+  if latex is not None:
+    Path(latex).write_text(latex_of(summary, high_probability=high_probability))
   if compared is None:
     return text
   (out_directory / 'comparison.md').write_text(compared)

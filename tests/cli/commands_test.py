@@ -83,13 +83,15 @@ def test_predict_counts(command, trained, tmp_path):
 def test_report_of_two_runs(command, two_runs, tmp_path):
   done = command(
     'report', *two_runs, '--compare', '--out', tmp_path, '--tsv', tmp_path / 'log.tsv',
-    '--radii', 0, 0.1, 0.3, '--high-probability',
+    '--radii', 0, 0.1, 0.3, '--high-probability', '--latex', tmp_path / 'table.tex',
   )  # fmt: skip
   assert done.code == 0
   assert 'r = 0.1 | r = 0.3' in done.out and 'with high probability' in done.out
   comparison = (tmp_path / 'comparison.md').read_text()
   assert comparison and comparison in done.out
   assert (tmp_path / 'table.md').read_text() in done.out
+  summary = report.table(report.load_all(two_runs), [0, 0.1, 0.3])
+  assert (tmp_path / 'table.tex').read_text() == report.latex(summary, high_probability=True)
   read_back, original = report.load(tmp_path / 'log.tsv'), report.load(two_runs[0])
   assert read_back.certificate.label.tolist() == original.certificate.label.tolist()
   assert (read_back.certificate.radius <= original.certificate.radius).all()

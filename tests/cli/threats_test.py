@@ -367,6 +367,7 @@ def test_bad_reports(command, run, tmp_path):
   summarise = lambda *arguments: command('report', *arguments, '--out', tmp_path / 'out')
   refused(summarise(run / 'linf', '--trained', 'linf'), '`trained`', 'give both')
   refused(summarise('--threats', run / 'linf', '--compare'), '`threats` reads attacks')
+  refused(summarise('--threats', run / 'linf', '--latex', 'a.tex'), '`threats` reads attacks')
   refused(summarise('--threats', run / 'linf', '--trained', 'l2'), 'among linf', 'got l2')
   refused(summarise('--threats', run / 'linf', run / 'linf'), 'a threat twice at one size')
   refused(summarise('--threats', run), 'holds no attacks.json')
