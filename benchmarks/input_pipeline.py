@@ -19,11 +19,12 @@ import sys
 import time
 from pathlib import Path
 
+import common
 import numpy as np
 
 from certjax import data
 
-RESULT = Path(__file__).parent / 'results' / 'input_pipeline.json'
+RESULT = common.RESULTS / 'input_pipeline.json'
 NUM_IMAGES, SHAPE, BATCH, PAD = 50_000, (32, 32, 3), 128, 4
 PACKAGES = ('numpy', 'grain')
 OURS, OURS_AHEAD = 'certjax.data.batches', 'certjax.data.batches(prefetch=2)'

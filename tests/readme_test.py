@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+import certjax
 from certjax import configs
 from certjax.cli import _main
 
@@ -25,6 +26,12 @@ def test_every_method_has_a_row(name):
   assert configs.METHODS[name].title in rows[0]
 
 
+def test_versions_are_one():
+  citation = (ROOT / 'CITATION.cff').read_text().splitlines()
+  assert f'version: {certjax.__version__}' in citation
+  assert f'{certjax.__version__}' in (ROOT / 'CHANGELOG.md').read_text()
+
+
 def test_every_command_and_preset_is_named():
   for command in _main._COMMANDS:
     assert f'certjax {command}' in README
@@ -32,11 +39,8 @@ def test_every_command_and_preset_is_named():
     assert f'`{preset}`' in README
 
 
-def test_tables_are_the_cards():
-  """A figure in the README stands in a committed card, to the letter."""
-  for path in CARDS.glob('*.json'):
-    card = json.loads(path.read_text())
-    assert card.get('table', '') in README, f'{path.name} and the README differ'
+def test_figures_of_speed_are_the_cards():
+  """Whole tables: tests/cards_test.py."""
   speed = json.loads((CARDS / 'certification.json').read_text())
   for row in speed['rows']:
     ratio = f'{row["ratio"]:.3f} ({row["low"]:.3f} to {row["high"]:.3f})'

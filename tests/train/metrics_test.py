@@ -1,6 +1,7 @@
 """The metrics file of a run that may be killed and continued."""
 
 import json
+import struct
 import sys
 
 import pytest
@@ -63,3 +64,21 @@ def test_tensorboard_gets_every_metric(tmp_path, monkeypatch):
   with train.open_metrics(tmp_path / 'm.jsonl', tensorboard=tmp_path / 'events') as write:
     write(5, {'loss': 0.5})
   assert seen == [str(tmp_path / 'events'), ('loss', 0.5, 5), 'closed']
+
+
+def test_the_events_of_tensorboard_are_read_back(tmp_path):
+  """From the file itself: length, checksum, event, checksum, as TensorBoard reads it."""
+  pytest.importorskip('tensorboardX', reason='tensorboardX is not installed')
+  from tensorboardX.proto.event_pb2 import Event
+
+  with train.open_metrics(tmp_path / 'm.jsonl', tensorboard=tmp_path / 'events') as write:
+    write(5, {'loss': 0.5, 'accuracy': 0.25})
+    write(10, {'loss': 0.125})
+  (file,) = (tmp_path / 'events').iterdir()
+  content, found = file.read_bytes(), []
+  while content:
+    (length,) = struct.unpack('<Q', content[:8])
+    event = Event.FromString(content[12 : 12 + length])
+    found += [(value.tag, value.simple_value, event.step) for value in event.summary.value]
+    content = content[16 + length :]
+  assert found == [('loss', 0.5, 5), ('accuracy', 0.25, 5), ('loss', 0.125, 10)]
