@@ -282,7 +282,7 @@ def x64():
     with jax.enable_x64(True):
       yield
   else:  # jax < 0.8 keeps it among the experimental names.
-    from jax.experimental import enable_x64
+    from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue] # Then.
 
     with enable_x64():
       yield

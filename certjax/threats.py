@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from certjax.tracing import is_traced
+
 _SMALL_SQUARE, _STRETCH = 1e-20, 2.0**80  # Of lengths whose squares could leave float32's range.
 
 
@@ -377,8 +379,8 @@ def _safe(value):
   return jnp.where(value > 0, value, 1.0)
 
 
-def _check(eps, largest=1.0):
-  if isinstance(eps, jax.core.Tracer):
+def _check(eps, largest: float | None = 1.0):
+  if is_traced(eps):
     return
   if not eps >= 0:
     raise ValueError(f'`eps` must be at least 0, got eps={eps}.')
@@ -390,7 +392,7 @@ def _check(eps, largest=1.0):
 
 
 def _whole(name, value, remedy):
-  if isinstance(value, jax.core.Tracer):
+  if is_traced(value):
     return value.astype(jnp.int32)
   if isinstance(value, str) or not 0 <= value < math.inf or value != int(value):
     raise ValueError(

@@ -15,7 +15,7 @@ PACKAGE = ROOT / 'certjax'
 FILES = sorted(PACKAGE.rglob('*.py'))
 
 LEVELS = {
-  'typing': 0,
+  'typing': 0, 'tracing': 0,
   'threats': 1, 'smoothing': 1, 'distances': 1, 'layers': 1, 'data': 1, 'records': 1, 'report': 1,
   'study': 1, 'parallel': 1,
   'certify._certificate': 1, 'certify._confidence': 1, 'certify._margin': 1,

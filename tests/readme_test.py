@@ -29,7 +29,8 @@ def test_every_method_has_a_row(name):
 def test_versions_are_one():
   citation = (ROOT / 'CITATION.cff').read_text().splitlines()
   assert f'version: {certjax.__version__}' in citation
-  assert f'{certjax.__version__}' in (ROOT / 'CHANGELOG.md').read_text()
+  assert certjax.__version__ in (ROOT / 'CHANGELOG.md').read_text()
+  assert f'version {certjax.__version__}. Cite' in README
 
 
 def test_every_command_and_preset_is_named():

@@ -6,6 +6,7 @@ the steps; each costs one forward and one backward pass.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -192,7 +193,7 @@ def _schedule(num_steps, dtype):
   return jnp.asarray(stretch), jnp.asarray(share, dtype)
 
 
-def _goals(logits, y, loss, targets):
+def _goals(logits, y, loss, targets) -> tuple[Any, Callable]:
   """int32[T, B], the class that each run aims at, and the loss `(logits, y, goal) -> float[B]`."""
   classes = logits.shape[1]
   if targets is None:

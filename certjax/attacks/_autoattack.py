@@ -170,15 +170,16 @@ def autoattack_part(name, threat, num_classes, *, num_steps=100, num_queries=500
     {'num_restarts': 3, 'loss': 'margin', 'num_steps': 100}
   """
   if name == 'square':
-    settings = {'num_queries': num_queries}
-    return Part(name, square(threat, **settings), settings)
+    attack = square(threat, num_queries=num_queries)
+    return Part(name, attack, {'num_queries': num_queries})
   if settings.get('targets') is not None:
     settings['targets'] = min(settings['targets'], num_classes - 1)
   loss = _LOSSES.get(name)
   if loss is dlr and num_classes < _DLR_CLASSES:
     loss = margin
   make = fab if name.startswith('fab') else apgd
-  attack = make(threat, num_steps=num_steps, **settings, **({'loss': loss} if loss else {}))
+  chosen: dict[str, Any] = {'loss': loss} if loss else {}
+  attack = make(threat, num_steps=num_steps, **settings, **chosen)
   named = {'loss': loss.__name__} if loss else {}
   return Part(name, attack, {**settings, **named, 'num_steps': num_steps})
 

@@ -17,6 +17,7 @@ from jax import lax
 
 from certjax.attacks._loss import margin
 from certjax.attacks._pgd import _keep
+from certjax.typing import ModelFn
 
 _TINY = 1e-30
 _AWAY = 0.05  # How far a new multiplier stays from both ends, as a share of the bracket.
@@ -152,7 +153,7 @@ def worst_in_ball(
 class _Problem(NamedTuple):
   """g = f_y - f_j of each image; `bend` and `upward` are m of g and of -g."""
 
-  model_fn: object
+  model_fn: ModelFn
   x: jax.Array
   y: jax.Array
   rival: jax.Array

@@ -1,9 +1,8 @@
 """FGSM (Goodfellow et al. 2015), and its random start (Wong et al. 2020): one step to the border."""
 
-import jax
-
 from certjax.attacks._loss import cross_entropy
 from certjax.attacks._pgd import pgd
+from certjax.tracing import is_traced
 
 
 def fgsm(threat, *, step_size=None, random_start=False, loss=cross_entropy):
@@ -45,4 +44,4 @@ def fgsm(threat, *, step_size=None, random_start=False, loss=cross_entropy):
 
 
 def _is_zero(eps):
-  return not isinstance(eps, jax.core.Tracer) and eps == 0
+  return not is_traced(eps) and eps == 0

@@ -41,7 +41,7 @@ def from_foolbox(attack, *, eps):
     del key
     if eps == 0:
       return x
-    import foolbox
+    import foolbox  # pyright: ignore[reportMissingImports] # Of the extra `interop`.
 
     partial = jax.tree_util.Partial
     weighted = model_fn if isinstance(model_fn, partial) else partial(model_fn)

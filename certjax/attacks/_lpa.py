@@ -29,6 +29,7 @@ from certjax.attacks._perceptual import (
 )
 from certjax.attacks._perceptual_projection import PROJECTIONS
 from certjax.distances import check_pixels
+from certjax.typing import Array
 
 _PROBE = 0.1  # h, in pixel values (Euclidean).
 _TINY = 1e-8  # Beside lengths and speeds.
@@ -105,7 +106,7 @@ def lpa(embed=None, *, eps=0.5, num_steps=40, search_steps=5, kappa=1.0, project
   return attack
 
 
-def fast_lpa(embed=None, *, eps=0.5, num_steps=20, projection='newton'):
+def fast_lpa(embed=None, *, eps: float | Array = 0.5, num_steps=20, projection='newton'):
   """One descent of L, with lambda = 10^(i / num_steps) in step i and no cap on the margin.
 
   Args:

@@ -12,6 +12,7 @@ from jax import lax
 
 from certjax.attacks._loss import cross_entropy
 from certjax.attacks._pgd import _keep, _sum_and_each, row_keys
+from certjax.tracing import is_traced
 
 
 def patch_pgd(
@@ -180,7 +181,7 @@ def _order(key, number, num_locations):
 def _check(side, step_size, num_steps, num_locations, locations):
   if isinstance(side, str) or not 0 <= side < np.inf or side != int(side):
     raise ValueError(f'`side` is a whole number of pixels, 0 or more, got side={side}.')
-  if num_steps < 0 or not (isinstance(step_size, jax.core.Tracer) or step_size > 0):
+  if num_steps < 0 or not (is_traced(step_size) or step_size > 0):
     raise ValueError(
       f'`num_steps` must be at least 0 and `step_size` positive, got num_steps={num_steps}, '
       f'step_size={step_size}.'

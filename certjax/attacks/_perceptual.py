@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from certjax.attacks._loss import margin
 from certjax.attacks._pgd import row_keys
 from certjax.distances import lp, unit_features
+from certjax.tracing import is_traced
 
 _START = 0.01  # Standard deviation of the first point, as published: at x itself d has no gradient.
 
@@ -127,10 +128,10 @@ def check(projection, known, eps, **counts):
   """
   if projection not in known:
     raise ValueError(f'`projection` must be one of {", ".join(known)}; got {projection!r}.')
-  if not isinstance(eps, jax.core.Tracer) and not 0 <= eps < math.inf:
+  if not is_traced(eps) and not 0 <= eps < math.inf:
     raise ValueError(f'`eps` must be at least 0 and finite (0.5 on CIFAR-10), got eps={eps}.')
   for name, (count, least) in counts.items():
-    if isinstance(count, jax.core.Tracer):
+    if is_traced(count):
       continue
     if not least <= count < math.inf:
       raise ValueError(f'`{name}` must be at least {least}, got {name}={count}.')

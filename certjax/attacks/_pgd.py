@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from certjax.attacks._loss import cross_entropy
+from certjax.tracing import is_traced
 
 
 def pgd(threat, *, step_size, num_steps, random_start=True, num_restarts=1, loss=cross_entropy):
@@ -95,7 +96,7 @@ def _keep(best, new):
 
 
 def _check(num_steps, step_size, random_start=True, num_restarts=1):
-  if num_steps < 0 or not (isinstance(step_size, jax.core.Tracer) or step_size > 0):
+  if num_steps < 0 or not (is_traced(step_size) or step_size > 0):
     raise ValueError(
       f'`num_steps` must be at least 0 and `step_size` positive, got num_steps={num_steps}, '
       f'step_size={step_size}.'

@@ -11,6 +11,7 @@ from jax import lax
 from certjax import threats
 from certjax.attacks._loss import cross_entropy
 from certjax.attacks._pgd import _keep, _sum_and_each, row_keys
+from certjax.tracing import is_traced
 
 
 def pgd0(*, pixels, step_size, num_steps, num_restarts=1, loss=cross_entropy):
@@ -85,11 +86,7 @@ def _of_length_1(gradient):
 
 
 def _check(step_size, num_steps, num_restarts):
-  if (
-    num_steps < 0
-    or num_restarts < 1
-    or not (isinstance(step_size, jax.core.Tracer) or step_size > 0)
-  ):
+  if num_steps < 0 or num_restarts < 1 or not (is_traced(step_size) or step_size > 0):
     raise ValueError(
       f'`num_steps` must be at least 0, `num_restarts` at least 1 and `step_size` positive, got '
       f'num_steps={num_steps}, num_restarts={num_restarts}, step_size={step_size}.'

@@ -20,6 +20,7 @@ from certjax.attacks._loss import cross_entropy, margin
 from certjax.attacks._pgd import _keep
 from certjax.attacks._sinkhorn import bisect, project, support
 from certjax.attacks._transport import change, feasible, spread, stencil
+from certjax.tracing import is_traced
 
 _STEP_SIZE = {'frank-wolfe': 1.0, 'dual-projection': 0.3, 'sinkhorn': 0.1}
 _REGULARIZATION = {'frank-wolfe': 1e4, 'dual-projection': 1.0, 'sinkhorn': 1e3}
@@ -75,7 +76,7 @@ def wasserstein(
   search = _search(
     method, num_steps, size, p, ground, step_size, regularization, num_iterations, loss
   )
-  if not isinstance(eps, jax.core.Tracer) and not np.all(np.asarray(eps) >= 0):
+  if not is_traced(eps) and not np.all(np.asarray(eps) >= 0):
     raise ValueError(f'`eps` must be at least 0, got eps={eps}.')
 
   def attack(key, model_fn, x, y):
@@ -356,7 +357,7 @@ def _check(num_steps, step_size, regularization, num_iterations):
 def _check_images(x):
   if x.ndim != 4:
     raise ValueError(f'`x` must be images [B, H, W, C], got shape {x.shape}.')
-  if isinstance(x, jax.core.Tracer):
+  if is_traced(x):
     return
   empty = np.flatnonzero(~(np.sum(np.asarray(x), axis=(1, 2, 3)) > 0))
   if len(empty):

@@ -10,7 +10,7 @@ the operands make it no affine function.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -47,7 +47,7 @@ class Piece(NamedTuple):
 
 def _filled(values, depends, replace):
   """A function of the dependent operands to all of them; constants pass through `replace`."""
-  constants = [None if d else replace(v) for v, d in zip(values, depends, strict=True)]
+  constants: list[Any] = [None if d else replace(v) for v, d in zip(values, depends, strict=True)]
 
   def fill(*inputs):
     inputs = iter(inputs)

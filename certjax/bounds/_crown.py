@@ -9,6 +9,7 @@ arXiv:2011.13824).
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -236,7 +237,7 @@ def relaxations(network, boxes, slope, outward=False):
 
   Of a network whose boxes are known up to some node, the lines up to there.
   """
-  slope_of = slope if callable(slope) else lambda number: slope
+  slope_of: Callable = slope if callable(slope) else lambda number: slope
   found = {}
   for number, node in enumerate(network.nodes[: len(boxes)]):
     if node.kind in ACTIVATIONS:

@@ -15,6 +15,7 @@ rounding error of every step paid. Where g(x) = 0 at the best eta, the radius is
 Products are XLA's: the threads of a BLAS wait for each other where other programs use the cores.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -34,8 +35,8 @@ _ULPS = 16  # Of the activations and their derivatives, in units of 1 + |value|.
 class _Function(NamedTuple):
   """s, and s' from (t, s(t))."""
 
-  value: object
-  derivative: object
+  value: Callable
+  derivative: Callable
 
 
 _FUNCTIONS = {
@@ -97,8 +98,10 @@ def smooth_network(
   if not 0 <= lipschitz < np.inf:
     raise ValueError(f'`lipschitz` must be at least 0 and finite, got {lipschitz}.')
   with parallel.x64(), jax.default_device(_device()):
-    hidden = tuple(tuple(map(jnp.asarray, part[:-1])) for part in (weights, biases))
-  return SmoothNetwork(*hidden, weights[-1], biases[-1], activation, curvature, float(lipschitz))
+    inner, offsets = (tuple(map(jnp.asarray, part[:-1])) for part in (weights, biases))
+  return SmoothNetwork(
+    inner, offsets, weights[-1], biases[-1], activation, curvature, float(lipschitz)
+  )
 
 
 def crc(

@@ -27,7 +27,7 @@ class _Piece(NamedTuple):
   activation: object
 
 
-def estimate_curvature(model_fn, image, *, num_steps=30):
+def estimate_curvature(model_fn, image, *, num_steps=30) -> jax.Array:
   r"""How far every f_y - f_j may bend, of a chain of affine maps and smooth activations.
 
     K_yj = sum_I max |s_I''| (r^(I))^2 max_i S^(I)_i        (see `deep_curvature`)

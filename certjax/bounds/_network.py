@@ -16,6 +16,7 @@ from jax.extend import core
 
 from certjax.bounds import _affine
 from certjax.bounds._maximum import window_values
+from certjax.tracing import is_traced
 
 ACTIVATIONS = ('relu', 'tanh', 'logistic', 'softplus')
 _CALLS = {
@@ -278,12 +279,12 @@ def _called(name, inner, params) -> str:
 
 def _is_zero(value) -> bool:
   """Whether a constant is known to be zero; a traced one is not."""
-  return not isinstance(value, jax.core.Tracer) and not np.any(np.asarray(value))
+  return not is_traced(value) and not np.any(np.asarray(value))
 
 
 def _is_lowest(value) -> bool:
   """Whether a constant is known to be -inf, where a maximum starts."""
-  return not isinstance(value, jax.core.Tracer) and bool(np.all(np.asarray(value) == -np.inf))
+  return not is_traced(value) and bool(np.all(np.asarray(value) == -np.inf))
 
 
 def _part(function, i):

@@ -21,6 +21,8 @@ from certjax.bounds._crown import interval
 from certjax.bounds._interval import depends_linearly, gamma, magnitude, propagate
 from certjax.bounds._network import Network, trace
 from certjax.bounds._region import Region, ball, box
+from certjax.tracing import is_traced
+from certjax.typing import Array
 
 _LARGEST = 2**26  # Entries of the first stage's matrix: half a gigabyte in float64.
 
@@ -48,7 +50,7 @@ def patch_locations(shape, side):
 
 
 def patch_interval(
-  model_fn, x, side, spec=None, *, locations=None, eps=1.0, outward=False, chunk=16
+  model_fn, x, side, spec=None, *, locations=None, eps: float | Array = 1.0, outward=False, chunk=16
 ):
   """Interval bounds of a network's outputs where one window of the image is replaced.
 
@@ -103,7 +105,7 @@ def patch_interval(
     return jax.vmap(one, each)(x, region.lower, region.upper, spec, locations)
 
 
-def sparse_interval(model_fn, x, pixels, spec=None, *, eps=1.0, outward=False):
+def sparse_interval(model_fn, x, pixels, spec=None, *, eps: float | Array = 1.0, outward=False):
   """Interval bounds of a network's outputs where any few pixels of the image are replaced.
 
   A pixel is all channels of one position. Each neuron of the first affine stage has its exact range;
@@ -162,7 +164,7 @@ def check_images(x):
   """Raises unless `x`, where it is known, is a batch of images with pixels in [0, 1]."""
   if np.ndim(x) != 4:
     raise ValueError(f'`x` must be a batch of images [B, H, W, C], got shape {np.shape(x)}.')
-  if isinstance(x, jax.core.Tracer):
+  if is_traced(x):
     return
   low, high = np.asarray(x).min(), np.asarray(x).max()
   if low < 0 or high > 1:
@@ -236,7 +238,7 @@ def _window_bound(model_fn, window, x, low, high, outward):
   stage = _first_stage(network)
   # Between two values an activation of `rest` would lose its intersection: each place has its box.
   closed_form = stage is not None and stage.dense and stage.size * x.size <= _LARGEST
-  if not closed_form or any(node.between for node in network.nodes):
+  if stage is None or not closed_form or any(node.between for node in network.nodes):
     return _boxes_bound(model_fn, window, x, low, high, outward)
   matrix = jnp.moveaxis(jax.jacrev(stage.apply)(jnp.zeros_like(x)), 0, -1)
   least, most = _base(stage, x, low, high, outward)

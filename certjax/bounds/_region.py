@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from certjax.tracing import is_traced
+
 NORMS = ('linf', 'l2', 'l1')
 _BISECTIONS = 30  # Of the multiplier: any of them is sound, the last is the best.
 
@@ -176,7 +178,7 @@ def _dot(rows, vector):
 
 def _known(value):
   """The values outside jit; None where they are traced."""
-  return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+  return None if is_traced(value) else np.asarray(value)
 
 
 def _check_ball(x, eps, clip):

@@ -52,7 +52,7 @@ def double_masking_from_votes(votes, *, patch) -> Certificate:
   one_mask = np.einsum('...rrk->...rk', pairs)
   # Deviation: of equal numbers the lowest class is the majority, as everywhere here; theirs is the last.
   majority = np.argmax(one_mask.sum(axis=-2), axis=-1)
-  agreed = pairs.all(axis=-2).any(axis=-2)
+  agreed = np.any(np.all(pairs, axis=-2), axis=-2)
   agreed &= np.arange(votes.shape[-1]) != majority[..., None]
   label = np.where(agreed.any(axis=-1), np.argmax(agreed, axis=-1), majority)
   own = np.arange(votes.shape[-1]) == label[..., None]

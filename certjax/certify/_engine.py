@@ -47,7 +47,7 @@ class Work(NamedTuple):
 
   image: np.ndarray
   index: int
-  plan: Generator
+  plan: Generator[Any, Any, Any]
   extra: int = 0
 
 
@@ -100,7 +100,7 @@ def run(
       device = device or Device(program, image.work, chunk, mesh, slots)
       device.load(image.slot, image.work)
     segments = [] if stop() else queue.cut(wave, step, ragged=not under_way)
-    if segments:
+    if segments and device is not None:
       under_way.append((time.perf_counter(), segments, device.count(segments)))
     if not under_way:
       break
@@ -165,10 +165,11 @@ class _Queue:
     while self._free and self._work is not None:
       if len(self._results) >= _AHEAD * self._slots:
         return  # Too many wait for an earlier one: a killed run would lose them.
-      position, work = next(self._work, (None, None))
-      if work is None:
+      entry = next(self._work, None)
+      if entry is None:
         self._work = None
         return
+      position, work = entry
       image = _Image(position, self._free.pop(), work)
       self._advance(image, None)
       yield image

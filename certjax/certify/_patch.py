@@ -26,8 +26,8 @@ def patch_ibp(*, side=None) -> Bounded:
   References:
     Chiang et al. 2020 (arXiv:2003.06693).
   """
-  _check('side', side, "the patch's side")
-  return Bounded('patch', 'patch side', None, float(side), 'patch-ibp', **_DETAILS)
+  side = _whole('side', side, "the patch's side")
+  return Bounded('patch', 'patch side', None, side, 'patch-ibp', **_DETAILS)
 
 
 def sparse_ibp(*, pixels=None) -> Bounded:
@@ -49,12 +49,13 @@ def sparse_ibp(*, pixels=None) -> Bounded:
   References:
     Chiang et al. 2020 (arXiv:2003.06693).
   """
-  _check('pixels', pixels, 'how many pixels the adversary replaces')
-  return Bounded('l0', 'pixels', None, float(pixels), 'sparse-ibp', **_DETAILS)
+  pixels = _whole('pixels', pixels, 'how many pixels the adversary replaces')
+  return Bounded('l0', 'pixels', None, pixels, 'sparse-ibp', **_DETAILS)
 
 
-def _check(name, value, what):
+def _whole(name, value, what) -> float:
   if value is None:
     raise ValueError(f'say {what}: `--parameters {name} 5`, or `{name}=5`.')
   if not 1 <= value < float('inf') or value != int(value):
     raise ValueError(f'`{name}` must be a whole number of pixels, 1 or more, got {value}.')
+  return float(value)

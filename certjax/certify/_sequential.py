@@ -116,7 +116,7 @@ def sequential(
 
 def sequential_rule(
   smoothing, *, radii=None, max_samples=100_000, alpha=1e-3, method=None, tolerance=None,
-  num_selection=100, beta=None,
+  num_selection: int | None = 100, beta=None,
 ) -> SequentialRule:  # fmt: skip
   """The host part of `sequential`.
 
@@ -171,7 +171,7 @@ def _plan(judge, num_selection, label, x):
     (selected,) = yield [(SELECTION, num_selection)]
     candidate, selection = np.argmax(selected), num_selection
   looks, decide = judge(x)
-  successes, drawn = [], 0
+  successes, drawn, radius = [], 0, None
   for look in looks:
     (counts,) = yield [(ESTIMATION, int(look - drawn))]
     drawn = look
@@ -179,6 +179,8 @@ def _plan(judge, num_selection, label, x):
     radius = decide(np.array(successes))
     if radius is not None:
       break
+  if radius is None:
+    raise AssertionError('unreachable: the last look decides')
   return Decision(
     int(candidate) if radius > 0 else ABSTAIN, float(radius), int(candidate),
     int(sum(successes)), int(drawn + selection),

@@ -80,7 +80,8 @@ def source_of(stored, data_dir):
   """The `data.Source` that an attack took its images from."""
   from certjax import data
 
-  return data.source(*stored.dataset, data_dir)
+  name, split = stored.dataset
+  return data.source(name, split, data_dir)
 
 
 def originals(stored, broken, source):

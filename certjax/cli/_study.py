@@ -1,5 +1,7 @@
 """`certjax study`: a page from stored attacks, a local endpoint for it, the analysis of the answers."""
 
+from collections.abc import Callable
+
 from certjax import configs
 from certjax.cli import _parse, _progress, _stored
 
@@ -128,7 +130,9 @@ def _distances(config, source):
     pairs = zip(data.to_float(x), data.to_float(x_adv), strict=True)
     return np.array([host_distance(norm, *pair) for pair in pairs])
 
-  measures = {norm: lambda x, x_adv, norm=norm: of_norm(norm, x, x_adv) for norm in _NORMS}
+  measures: dict[str, Callable] = {
+    norm: lambda x, x_adv, norm=norm: of_norm(norm, x, x_adv) for norm in _NORMS
+  }
   if min(source.spec.shape[:2]) >= _WINDOW:
     ssim = distances.ssim()
     measures['ssim'] = lambda x, x_adv: np.float64(distances.between(ssim, x, x_adv))

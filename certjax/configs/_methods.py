@@ -3,7 +3,6 @@ it; a test fails for a method that lacks a column."""
 
 import inspect
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 _SAMPLED, _EXACT = 'probability 1 - alpha per image', 'exact'
@@ -33,7 +32,7 @@ class Method(NamedTuple):
     reference: paper.
   """
 
-  factory: Callable
+  factory: '_Factory'
   title: str
   norm: str
   unit: str

@@ -93,7 +93,7 @@ def _batches(images, batch_size, seed, start, num_steps, augment, rows):
   count = num_images(images)
   per_epoch = steps_per_epoch(count, batch_size)
   all_indices = np.arange(count) if isinstance(images, Source) else images.index
-  epoch, step = None, start
+  epoch, step, order, words = None, start, np.arange(count), None
   while num_steps is None or step < start + num_steps:
     if step // per_epoch != epoch:
       epoch = step // per_epoch
@@ -101,8 +101,9 @@ def _batches(images, batch_size, seed, start, num_steps, augment, rows):
       words = _words(seed, epoch, _AUGMENTATION, int(all_indices.max()) + 1) if augment else None
     chosen = order[step % per_epoch * batch_size :][:batch_size][rows]
     index = all_indices[chosen]
-    x, y = _take(images, chosen, words[index] if augment in DECODED else None)
-    x = AUGMENT[augment](x, words[index]) if augment in AUGMENT else x
+    drawn = None if words is None else words[index]
+    x, y = _take(images, chosen, drawn if augment in DECODED else None)
+    x = AUGMENT[augment](x, drawn) if augment in AUGMENT else x
     yield {'x': x, 'y': y.astype(np.int32), 'index': index.astype(np.int32)}
     step += 1
 

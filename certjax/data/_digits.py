@@ -23,9 +23,9 @@ def digits_arrays() -> tuple[np.ndarray, np.ndarray]:
   """uint8[1797, 8, 8, 1] images, grey level v of 0 .. 16 as round(v * 255 / 16), and labels."""
   from sklearn.datasets import load_digits
 
-  digits = load_digits()
-  images = np.round(digits.images * 255 / 16).astype(np.uint8)
-  return images[..., None], digits.target.astype(np.int32)
+  x, y = load_digits(return_X_y=True)
+  images = np.round(np.reshape(x, (-1, 8, 8, 1)) * 255 / 16).astype(np.uint8)
+  return images, np.asarray(y, np.int32)
 
 
 def write_digits(data_dir) -> None:

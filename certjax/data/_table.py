@@ -9,7 +9,7 @@ certified MNIST networks take [0, 1] directly, and an identity keeps their Lipsc
 import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Dataset(NamedTuple):
@@ -42,6 +42,17 @@ class Dataset(NamedTuple):
   augment: str | None = None
   class_stride: int = 1
 
+  def size(self, split) -> int:
+    """Number of images of a split.
+
+    Raises:
+      ValueError: where only the labels on disk can tell.
+    """
+    found = self.sizes[split]
+    if found is None:
+      raise ValueError(f'`split`: how many images of {self.name}, {split}, only its labels tell.')
+    return found
+
   @property
   def is_photographs(self) -> bool:
     """Whether its files hold photographs of any size, cut to `shape` as they are decoded."""
@@ -50,8 +61,8 @@ class Dataset(NamedTuple):
 
 _SPLITS = MappingProxyType({'train': 'train', 'test': 'test'})
 _IMAGENET_SPLITS = MappingProxyType({'train': 'train', 'test': 'validation'})
-_GREY = {'mean': (0.0,), 'std': (1.0,)}
-_IMAGENET = {
+_GREY: dict[str, Any] = {'mean': (0.0,), 'std': (1.0,)}
+_IMAGENET: dict[str, Any] = {
   'tfds_name': 'imagenet2012',
   'shape': (224, 224, 3),
   'splits': _IMAGENET_SPLITS,

@@ -13,6 +13,7 @@ import numpy as np
 
 from certjax.distances._lp import length
 from certjax.distances._pixels import check_pixels
+from certjax.tracing import is_traced
 
 _TINY = 1e-10  # Beside the length, not under the root: as in the published code.
 
@@ -142,7 +143,7 @@ def check_weights(weights):
     >>> check_weights([np.array([0.5, 0.0])])
   """
   for layer, w in enumerate(() if weights is None else weights):
-    if not isinstance(w, jax.core.Tracer) and not np.all(np.asarray(w) >= 0):
+    if not is_traced(w) and not np.all(np.asarray(w) >= 0):
       raise ValueError(
         f'`weights` must be at least 0, got {np.min(w)} in layer {layer}: clip them, as training '
         f'does after every step.'

@@ -70,14 +70,19 @@ def program() -> dict:
   return {
     'certjax': certjax.__version__,
     'jax': jax.__version__,
-    'jaxlib': jaxlib.__version__,
+    'jaxlib': jaxlib.__version__,  # pyright: ignore[reportPrivateImportUsage] # Named nowhere else.
     'numpy': np.__version__,
     'scipy': scipy.__version__,
     'platform': device.platform,
     'device_kind': device.device_kind,
     'machine': platform.machine(),
     'key_implementation': str(jax.random.key_impl(jax.random.key(0))),
-    'threefry_partitionable': bool(jax.config.jax_threefry_partitionable),
-    'matmul_precision': str(jax.config.jax_default_matmul_precision),
+    'threefry_partitionable': bool(_setting('jax_threefry_partitionable')),
+    'matmul_precision': str(_setting('jax_default_matmul_precision')),
     'xla_flags': sorted(f for f in flags if 'host_platform_device_count' not in f),
   }
+
+
+def _setting(name):
+  """Of `jax.config`, whose attributes are made at run time."""
+  return getattr(jax.config, name)

@@ -238,7 +238,7 @@ def _device():
   return jax.local_devices(backend='cpu')[0] if first.platform == 'tpu' else first
 
 
-def _stated(model_fn):
+def _stated(model_fn) -> tuple[Any, Any]:
   """(module, variables) of a bound module that states its constant."""
   module = models.module_of(model_fn)
   if not callable(getattr(module, 'lipschitz', None)) and not is_sequential(module):

@@ -140,7 +140,7 @@ def _features(network, image):
   return certify.evaluate(network.model_fn, np.asarray(image, np.float32)[None])[0]
 
 
-def _local(model_fn):
+def _local(model_fn) -> Any:
   """The module, if it has local features."""
   module = models.module_of(model_fn)
   if all(hasattr(module, name) for name in ('local_logits', 'receptive_field', 'stride')):

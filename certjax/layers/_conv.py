@@ -40,7 +40,7 @@ def conv_general_dilated(
   batch_group_count=1,
   precision=None,
   preferred_element_type=None,
-):
+) -> jax.Array:
   """Two-dimensional convolution with the signature of `jax.lax.conv_general_dilated`.
 
   Pass it to a layer as `nn.Conv(..., conv_general_dilated=conv_general_dilated)`.
@@ -110,7 +110,7 @@ def _length(size, dilation):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv(options, x, w):
+def _conv(options, x, w) -> jax.Array:
   # Gradients come here again: that of an image is a convolution to few features.
   if way := route(options, x, w):
     return way(options, x, w)

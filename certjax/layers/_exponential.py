@@ -142,11 +142,14 @@ def _filter_gradient(padding, twice, x, cotangent):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _exact(options, twice, x):
-  return _terms(*options, twice, x)[0]
+  padding, coefficients = options
+  return _terms(padding, coefficients, twice, x)[0]
 
 
 def _exact_fwd(options, twice, x):
-  total, below, terms = _terms(*options, twice, x, kept=min(_KEPT, len(options[1]) - 2))
+  padding, coefficients = options
+  kept = min(_KEPT, len(coefficients) - 2)
+  total, below, terms = _terms(padding, coefficients, twice, x, kept=kept)
   return total, (twice, below, terms)
 
 

@@ -39,7 +39,8 @@ def route(options, x, w):
     >>> route(options, jnp.ones((2, 8, 8, 64)), jnp.ones((3, 3, 64, 64))) is None
     True
   """
-  pinned = options.precision is not None or jax.config.jax_default_matmul_precision is not None
+  by_config = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue] # Made at run time.
+  pinned = options.precision is not None or by_config is not None
   dilated = options.x_dilation != (1, 1) or options.w_dilation != (1, 1)
   if pinned or dilated or options.dtype is not None or 0 in (*x.shape, *w.shape):
     return None

@@ -1,5 +1,6 @@
 """What all normalised convolutions share: the checks, the padding, the transpose."""
 
+import jax
 import jax.numpy as jnp
 
 from certjax.layers._bjorck import PRECISION
@@ -33,7 +34,7 @@ def check_layer(features, kernel_size, strides, padding):
     raise ValueError(f'`padding` is one of {", ".join(PADDINGS)}, got {padding!r}.')
 
 
-def convolve(x, kernel, padding):
+def convolve(x, kernel, padding) -> jax.Array:
   """Convolution of stride 1 that keeps the size of the image, in full precision.
 
   Args:

@@ -4,6 +4,8 @@ The kernel is float[C, D] as in Flax, y = x K: row j of a published weight matri
 column j here.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,7 +62,7 @@ class Linear(nn.Module):
     """float[..., C] -> float[..., features]."""
     if self.features < 1:
       raise ValueError(f'`features` must be a positive integer, got features={self.features}.')
-    table = self.parameters(x.shape[-1])
+    table: dict[str, Any] = self.parameters(x.shape[-1])
     if self.use_bias:
       table = {**table, 'bias': (nn.initializers.zeros, (self.features,))}
     if self.has_variable('params', 'kernel'):

@@ -16,6 +16,8 @@ finite. A module that holds others multiplies their bounds: `lipschitz_upper(chi
 subtree(variables, 'name'))`. Users call `lipschitz_upper` and `materialize` below.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 from flax import linen as nn
@@ -99,7 +101,7 @@ def _compose(operators, x):
   return x
 
 
-def _chain(module, variables, method):
+def _chain(module, variables, method) -> list[tuple[Any, Any]]:
   """(layer, its variables), in order; every layer has `method`."""
   parts = [(module, variables)]
   if isinstance(module, nn.Sequential):

@@ -136,7 +136,7 @@ class SOC(nn.Module):
       matrices = np.complex128(fourier_operator(operator, self._size(variables)))
       operator = jnp.asarray(_evaluate(power, matrices), jnp.complex64)
     bias = jnp.asarray(params['bias']) if self.use_bias else None
-    return jax.tree_util.Partial(_cached(self), operator, bias)
+    return jax.tree_util.Partial(_cached(self), operator, bias)  # pyright: ignore[reportArgumentType] # Frozen: it has a hash.
 
   def _eval_degree(self):
     if self.eval_degree is not None:

@@ -98,7 +98,7 @@ class Chain(nn.Module):
       layers.materialize(layer, layers.subtree(variables, name))
       for name, layer in self.known(variables)
     )
-    return jax.tree_util.Partial(_chained(self), made)
+    return jax.tree_util.Partial(_chained(self), made)  # pyright: ignore[reportArgumentType] # Frozen: it has a hash.
 
   def _check(self, x):
     """Raises a ValueError for bad fields or images."""

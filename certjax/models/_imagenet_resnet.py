@@ -8,6 +8,7 @@ included) and keep BatchNorm, ReLU and skip connections: orthogonal convolutions
 """
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -108,4 +109,5 @@ class ImageNetResNet(nn.Module):
       return nn.relu(batch_norm(train, name='bn1')(x))
     x = make(7, 2, name='conv1')(x)
     x = nn.relu(batch_norm(train, name='bn1')(x))
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    padding: Any = ((1, 1), (1, 1))  # Flax takes pairs, and says `str`.
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)

@@ -6,7 +6,7 @@ applies. A stride s is a convolution of stride 1 on blocks of s x s pixels.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import linen as nn
@@ -122,7 +122,7 @@ def _of_operator(row, layer, max_work):
     # The exponential has no small kernel: its frequencies, as if padding were circular.
     module = module.clone(padding='circular')
   # Of the house's layers the first argument is the operator; of others nothing is known.
-  operator = (*getattr(layers.materialize(module, layer.variables), 'args', ()), None)[0]
+  operator: Any = (*getattr(layers.materialize(module, layer.variables), 'args', ()), None)[0]
   inputs, outputs = layer.shape[-1] * stride**2, getattr(module, 'features', None)
   if isinstance(module, layers.SLL | layers.CPL):  # x - 2 B^T relu(B x): of B.
     kernel, inverse, _ = (np.asarray(part, np.float64) for part in operator)

@@ -11,7 +11,7 @@ import io
 import math
 import operator
 import pickletools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -122,7 +122,7 @@ def _array(tensor, data):
   return np.lib.stride_tricks.as_strided(flat[offset:], size, steps, writeable=False).copy()
 
 
-def _interpret(file, storages=None):
+def _interpret(file, storages=None) -> Any:
   """The object that a pickle builds, tensors and storages as descriptions.
 
   Args:

@@ -106,7 +106,9 @@ def _num_classes(state, path):
 def _name(keys):
   """('params', 'layer1_0', 'conv1', 'kernel') -> 'layer1.0.conv1.weight'."""
   _, *modules, leaf = keys
-  return '.'.join([*(part.replace('_', '.') for part in modules), _LEAVES.get(leaf, leaf)])
+  return '.'.join(
+    [*(part.replace('_', '.') for part in modules), _LEAVES[leaf] if leaf in _LEAVES else leaf]
+  )
 
 
 def _wrapper(state, names):
@@ -117,7 +119,7 @@ def _wrapper(state, names):
     for name in names
     if f'.{there}'.endswith(f'.{name}')
   )
-  return max(prefixes, key=prefixes.get, default='')
+  return max(prefixes, key=lambda prefix: prefixes[prefix], default='')
 
 
 def _torch_shape(leaf):

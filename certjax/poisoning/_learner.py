@@ -8,7 +8,7 @@ standard deviation, a padded row weighs exactly nothing, and the number of steps
 import math
 import numbers
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,10 +61,11 @@ def check_size(name, size, least):
   Raises:
     ValueError: for anything else.
   """
-  whole = isinstance(size, numbers.Real) and math.isfinite(size) and size == int(size)
+  number: Any = size  # As a `numbers.Real` it would have no `int`.
+  whole = isinstance(size, numbers.Real) and math.isfinite(size) and size == int(number)
   if not whole or size < least:
     raise ValueError(f'`{name}` must be an integer of at least {least}, got {size}.')
-  return int(size)
+  return int(number)
 
 
 def check_positive(name, value, remedy):

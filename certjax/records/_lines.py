@@ -42,7 +42,7 @@ def encode_record(record, timing):
   return line, encode({'index': index, **timing}, where=f'timing {index}')
 
 
-def decode(line):
+def decode(line) -> dict:
   """The fields of one line."""
   fields = json.loads(line)
   if not isinstance(fields, dict):

@@ -39,12 +39,12 @@ def segment_store(directory, shard, header, journal, *, segment_images, check):
     check: `check(renew=False)` raises if the lock is lost.
   """
   number, closed = _read_segments(directory, shard, header)
-  journal_paths = [
+  stored, timed = (
     journal / f'{_key(_lines.encode_header(header))}.{kind}.jsonl' for kind in ('records', 'timing')
-  ]
-  waiting = append_store(*journal_paths, header)
-  timings = _read_timings(journal_paths[1])
-  finished = _lines.join([(directory, closed), (journal_paths[0], waiting.finished)])
+  )
+  waiting = append_store(stored, timed, header)
+  timings = _read_timings(timed)
+  finished = _lines.join([(directory, closed), (stored, waiting.finished)])
   known = {record['index'] for record in closed}
   pending = {
     record['index']: (record, timings.get(record['index']))
@@ -56,7 +56,7 @@ def segment_store(directory, shard, header, journal, *, segment_images, check):
   def append(record, timing=None):
     nonlocal waiting
     if waiting is None:
-      waiting = append_store(*journal_paths, header)
+      waiting = append_store(stored, timed, header)
     waiting.append(record, timing)
     pending[record['index']] = record, timing
     if len(pending) >= segment_images or _now() - closed_at >= _CLOSE_SECONDS:
@@ -70,7 +70,7 @@ def segment_store(directory, shard, header, journal, *, segment_images, check):
       number += 1
       pending.clear()
     closed_at, waiting = _now(), None
-    for path in journal_paths:  # What they hold is in segments now.
+    for path in (stored, timed):  # What they hold is in segments now.
       path.unlink(missing_ok=True)
 
   if number == 0:  # The header shows that the shard has begun, and may be all there is of it.

@@ -88,7 +88,8 @@ def _append(stack, directory, header, shard, segment_images):
   if shard[1] > 1:
     files = [f'{_files.stem(kind, *shard)}.jsonl' for kind in ('records', 'timing')]
   check = stack.enter_context(held(directory / f'.{files[0].removesuffix(".jsonl")}.lock'))
-  return append_store(*(directory / name for name in files), header), check
+  stored, timed = (directory / name for name in files)
+  return append_store(stored, timed, header), check
 
 
 def _segments(stack, directory, header, shard, segment_images):

@@ -72,6 +72,8 @@ def _cells(name):
   """(number, sigma as printed, radius) of the published table."""
   for number in numbers(name):
     found = _NUMBER.fullmatch(number)
+    if found is None:
+      raise ValueError(f'`published.json`: {number!r} names no sigma and radius.')
     yield number, found['sigma'], float(found['radius'])
 
 
@@ -102,7 +104,7 @@ def _digits(request, num_images, num_samples):
   train.run(config, noise)
   request.say(f'trained: {where}')
   trained = train.load_run(where)
-  indices = data.subset(data.dataset(_PRESET).sizes['test'], evenly=num_images)
+  indices = data.subset(data.dataset(_PRESET).size('test'), evenly=num_images)
   images = data.load(_PRESET, 'test', data_dir=request.data_dir, indices=indices)
   sampling = {
     'num_selection': _SELECTION, 'num_samples': num_samples, 'alpha': _ALPHA, 'chunk': _CHUNK,

@@ -52,7 +52,7 @@ _LIMITS = {
 
 
 def _row(table, name, limit):
-  sigma, p = map(float, re.match(r'sigma ([\d.]+), p = (\d+)', name).groups())
+  sigma, p = map(float, re.findall(r'sigma ([\d.]+), p = (\d+)', name)[0])
   votes = published('curse-counts', name).value
   between = (math.floor(votes), math.ceil(votes))  # Half a vote: a median of an even number.
   p_a = [float(certify.clopper_pearson(n, _SAMPLES, alpha=_ALPHA)) for n in between]

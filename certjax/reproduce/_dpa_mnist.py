@@ -48,7 +48,7 @@ def run(request, *, plan=None, learner=None, num_images=None) -> Result:
   plan = plan or PLANS[request.scale]
   spec = data.dataset(plan.dataset)
   training = data.load(plan.dataset, 'train', data_dir=request.data_dir)
-  indices = data.subset(spec.sizes['test'], evenly=num_images or spec.sizes['test'])
+  indices = data.subset(spec.size('test'), evenly=num_images or spec.size('test'))
   test = data.load(plan.dataset, 'test', data_dir=request.data_dir, indices=indices)
   learner = learner or poisoning.mlp(spec.num_classes)
   rows, lines = [], []

@@ -80,7 +80,7 @@ def run(request, *, num_steps=_STEPS, num_images=100, num_samples=5000, names=No
     num_samples: N of the sampled methods.
     names: the methods to take, default all.
   """
-  every = data.subset(data.dataset(_DATASET).sizes['test'], evenly=num_images)
+  every = data.subset(data.dataset(_DATASET).size('test'), evenly=num_images)
   test = data.load(_DATASET, 'test', data_dir=request.data_dir, indices=every)
   network = trained(request, num_steps)
   request.say(f'trained: {num_steps} steps')

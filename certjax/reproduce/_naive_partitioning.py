@@ -30,7 +30,7 @@ def run(request, *, num_parts=_PARTS, num_inserted=20, num_images=500) -> Result
     num_images: test images, evenly spaced.
   """
   training = data.load(_DATASET, 'train', data_dir=request.data_dir)
-  every = data.subset(data.dataset(_DATASET).sizes['test'], evenly=num_images)
+  every = data.subset(data.dataset(_DATASET).size('test'), evenly=num_images)
   test = data.load(_DATASET, 'test', data_dir=request.data_dir, indices=every)
   found = {
     name: _tried(deal, training, test, num_inserted)
@@ -80,7 +80,7 @@ def _votes(deal, x, y, images):
   number = len(partition.members)
   ensemble = poisoning.train_ensemble(
     jax.random.key(0), _learner(), x, y, partition, group=number,
-    capacity=poisoning.default_capacity(data.dataset(_DATASET).sizes['train'], number),
+    capacity=poisoning.default_capacity(data.dataset(_DATASET).size('train'), number),
   )  # fmt: skip
   return poisoning.votes(ensemble, images)
 

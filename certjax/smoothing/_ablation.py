@@ -200,12 +200,14 @@ def largest_change(changes, p_a, p_b=None):
 def _check_keep(keep, num_pixels):
   if keep is None:
     keep = max(1, num_pixels * _SHARE.numerator // _SHARE.denominator)
-  if not isinstance(keep, numbers.Real) or keep != keep // 1 or not 1 <= keep < num_pixels / 2:
+  if (
+    not isinstance(keep, numbers.Real) or keep != keep // 1 or not 1 <= float(keep) < num_pixels / 2
+  ):
     raise ValueError(
       f'`keep` is how many of the {num_pixels} pixels are shown, a whole number in 1 .. '
       f'{(num_pixels - 1) // 2} (half of them certify nothing), got keep={keep}.'
     )
-  return int(keep)
+  return int(float(keep))
 
 
 def _check_mean(null, mean, channels):

@@ -202,13 +202,16 @@ def _largest(holds, limit):
 
 
 def _check(keep, levels):
-  if not isinstance(levels, numbers.Real) or levels != levels // 1 or not 1 <= levels < 2**24:
+  if (
+    not isinstance(levels, numbers.Real) or levels != levels // 1 or not 1 <= float(levels) < 2**24
+  ):
     raise ValueError(
       f'`levels` is K of the grid {{0, 1/K, ..., 1}}, an integer in [1, 2^24), got '
       f'levels={levels}; 255 for 8-bit images, 1 for binary ones.'
     )
+  levels = int(float(levels))
   exact = keep if isinstance(keep, Fraction) else _decimal(keep)
-  if exact is None or not Fraction(1, int(levels) + 1) < exact < 1:
+  if exact is None or not Fraction(1, levels + 1) < exact < 1:
     raise ValueError(
       f'`keep` is the probability of keeping a coordinate, in (1 / (levels + 1), 1) = '
       f'({1 / (levels + 1):.6g}, 1), got keep={keep}; the usual values are 0.1 to 0.8.'

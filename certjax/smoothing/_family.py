@@ -210,8 +210,10 @@ def in_norm(norm: str, direct: dict, scale: float, dimension: int | None):
   pairs = []
   for own, bound in direct.items():
     lost = max(1 / _POWERS[own] - 1 / _POWERS[norm], 0.0)
-    if lost == 0 or dimension is not None:
-      pairs.append((bound, scale * (1.0 if lost == 0 else dimension**-lost)))
+    if lost == 0:
+      pairs.append((bound, scale))
+    elif dimension is not None:
+      pairs.append((bound, scale * dimension**-lost))
   if not pairs:
     raise ValueError(
       f'a radius in norm={norm!r} is converted from {", ".join(direct)} by the number of '

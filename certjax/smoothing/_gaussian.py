@@ -80,11 +80,12 @@ def gaussian(
       f'the certificate of norm={norm!r}, sampler={sampler!r} depends on the dimension: pass '
       f'`shape=(H, W, C)`.'
     )
-  shrink = dimension_factor(1 if shape is None else math.prod(shape), p)
+  dimension = 1 if shape is None else math.prod(shape)
+  shrink = dimension_factor(dimension, p)
   if sampler == 'grid':
     noise = _grid.sampler(sigma)
     # Deviation: Voracek & Hein skip ambiguous draws; here they cost total variation instead.
-    variation = _upwards(math.prod(shape) * _grid.variation(sigma))
+    variation = _upwards(dimension * _grid.variation(sigma))
   else:
     noise, variation = jax.tree_util.Partial(_sample, sigma), 0.0
 

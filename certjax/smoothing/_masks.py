@@ -105,7 +105,9 @@ def _view(fill, boxes, x, index):
   """The view that hides the two masks boxes[index]: int[2, 2, 2] of (mask, axis, (first, size))."""
   hidden = jnp.zeros(x.shape[:2], bool)
   for mask in jnp.asarray(boxes)[index]:
-    rows, columns = (_inside(*box, length) for box, length in zip(mask, x.shape[:2], strict=True))
+    rows, columns = (
+      _inside(first, size, length) for (first, size), length in zip(mask, x.shape[:2], strict=True)
+    )
     hidden = hidden | (rows[:, None] & columns[None])
   return jnp.where(hidden[..., None], fill.astype(x.dtype)[None, None], x)
 

@@ -21,6 +21,7 @@ from certjax.smoothing._earlier import pixeldp_radius
 from certjax.smoothing._family import check_positive, check_shape
 from certjax.smoothing._laplace import laplace
 from certjax.smoothing._protocol import Smoothing
+from certjax.tracing import is_traced
 
 _RELATIVE = 1e-14  # Two products and a rounded sqrt(2): below 3 ulp.
 _PREFIX = 'wasserstein-'
@@ -122,7 +123,7 @@ def _sampler(draw):
 
   def sample(scale, key, x):
     mass = jnp.sum(x)
-    if not isinstance(mass, jax.core.Tracer) and not mass > 0:
+    if not is_traced(mass) and not mass > 0:
       raise ValueError(f'an image needs a positive mass to be normalised by, got sum(x)={mass}.')
     unit = jnp.asarray(scale, x.dtype) * jnp.where(mass > 0, mass, jnp.nan)
     return x + unit * draw(key, x.shape, x.dtype)

@@ -9,6 +9,7 @@ votes for each class whose softmax reaches `theta`: for several, or for none.
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +126,7 @@ def check_side(patch, shape):
   return int(patch)
 
 
-def votes_of(theta, top_one):
+def votes_of(theta, top_one) -> dict[str, Any]:
   """The fields `vote` and `doubt`."""
   if top_one:
     if theta is not None:

@@ -153,12 +153,15 @@ def _conditions(rows, pairs, level):
   for row in rows:
     if row['attack']:
       groups.setdefault((row['attack'], row['bound']), []).append(row)
-  return [_condition(*name, groups[name], pairs, level) for name in sorted(groups)]
+  return [
+    _condition(attack, bound, groups[attack, bound], pairs, level)
+    for attack, bound in sorted(groups)
+  ]
 
 
 def _condition(attack, bound, rows, pairs, level):
   seen = [pairs[name] for name in sorted({row['pair'] for row in rows})]
-  share = _share(rows, level)
+  share = _share(rows, level) or {}  # Of no answers; a condition has some.
   means = {
     name: float(np.mean([pair['distances'][name] for pair in seen]))
     for name in seen[0]['distances']

@@ -116,7 +116,8 @@ def _adversarial(rng, condition, row):
     'unchanged': bool((images[0] == images[1]).all()),
     'distances': {name: float(values[row]) for name, values in condition.distances.items()},
   }  # fmt: skip
-  return Pair(*(images[::-1] if swapped else images), truth)
+  first, second = images[::-1] if swapped else images
+  return Pair(first, second, truth)
 
 
 def _identical(rng, places, is_sentinel):

@@ -96,6 +96,9 @@ class _Store:
 class _Handler(http.server.BaseHTTPRequestHandler):
   """Answers a request; `page` and `store` are set by `make_server`."""
 
+  page: pathlib.Path
+  store: '_Store'
+  server: http.server.HTTPServer
   timeout = _SECONDS
   server_version = 'certjax'
   sys_version = ''

@@ -19,11 +19,11 @@ class Objective(NamedTuple):
 
   Attributes:
     loss: `(keys[B], apply, copies[B, m, ...], y, step) -> (scalar, (metrics, batch_stats))`.
-    perturb: `(keys[B], model_fn, x, y, step) -> copies[B, m, ...]`.
+    perturb: `(keys[B], model_fn, x, y, step) -> copies[B, m, ...]`; None where the images are taken as they are.
   """
 
   loss: Callable
-  perturb: Callable
+  perturb: Callable | None
 
 
 def augmented(smoothing, *, num_noises=1) -> Objective:

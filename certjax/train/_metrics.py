@@ -59,7 +59,7 @@ def _tensorboard(folder):
   if folder is None:
     return None
   try:
-    from tensorboardX import SummaryWriter
+    from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports] # An extra.
   except ImportError as error:
     raise ValueError(
       '`tensorboard` needs the extra of that name: pip install "certjax[tensorboard]".'

@@ -32,11 +32,12 @@ def schedule(name, *, peak, num_steps, warmup_steps=0, decay_every=None, decay=0
   rest = max(num_steps - warmup_steps, 1)
   if name in ('step', 'exponential') and not decay_every:
     raise ValueError(f'the learning-rate schedule "{name}" needs `decay_every` (steps), got none.')
+  every = decay_every or rest  # Checked above where it counts.
   known = {
     'constant': lambda: optax.constant_schedule(peak),
     'cosine': lambda: optax.cosine_decay_schedule(peak, rest),
-    'step': lambda: optax.exponential_decay(peak, decay_every, decay, staircase=True),
-    'exponential': lambda: optax.exponential_decay(peak, decay_every, decay),
+    'step': lambda: optax.exponential_decay(peak, every, decay, staircase=True),
+    'exponential': lambda: optax.exponential_decay(peak, every, decay),
     'triangular': lambda: _through(rest, (0.0, 0.0), (0.4, peak), (0.8, peak / 20), (1.0, 0.0)),
     'cyclic': lambda: _through(rest, (0.0, 0.0), (0.5, peak), (1.0, 0.0)),
     'multistep': lambda: optax.piecewise_constant_schedule(

@@ -88,7 +88,8 @@ def smooth_mix(
       x = jax.vmap(threats.l2(step_size * ramp(step, warmup_steps)).project)(x, first)
     share = jax.vmap(_share)(fold_after(keys, num_noises))
     mixed = jax.vmap(lambda l, a, b: (1 - l) * a + l * b)(share, x, last)
-    return Mixed(*(copies(smoothing, keys, part, num_noises) for part in (x, mixed)), share)
+    clean, mixed = (copies(smoothing, keys, part, num_noises) for part in (x, mixed))
+    return Mixed(clean, mixed, share)
 
   def loss(keys, apply, x, y, step):
     del keys

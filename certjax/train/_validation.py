@@ -15,6 +15,7 @@ import numpy as np
 from certjax import certify, data, layers, parallel
 from certjax.models import bind
 from certjax.train._checkpoint import latest_step, save
+from certjax.typing import Key
 
 ACCURACY, CERTIFIED = 'validation_accuracy', 'validation_certified_accuracy'
 RADIUS = 36 / 255
@@ -57,7 +58,7 @@ def criterion(module, smoothing=None):
   return CERTIFIED if stated else ACCURACY
 
 
-def scorer(module, images, *, smoothing=None, key=None):
+def scorer(module, images, *, smoothing=None, key: Key = None):
   """A function `state -> metrics` of the held-out images, in one fixed batch shape.
 
   A model that is trained under noise is judged under it, with one draw an image that is the same every

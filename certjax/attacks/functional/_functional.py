@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from certjax.tracing import is_traced
+
 
 class Functional(NamedTuple):
   """What a latent does to an image, and how large it may be.
@@ -206,7 +208,7 @@ def check_eps(eps, largest=math.inf, remedy='give a smaller one'):
     ...
     ValueError: `eps` must be at least 0, got eps=-1.
   """
-  if isinstance(eps, jax.core.Tracer):
+  if is_traced(eps):
     return
   if not eps >= 0:
     raise ValueError(f'`eps` must be at least 0, got eps={eps}.')

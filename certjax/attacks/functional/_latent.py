@@ -13,6 +13,7 @@ from certjax import threats
 from certjax.attacks._loss import margin
 from certjax.attacks._pgd import row_keys
 from certjax.attacks.functional._field import check_choice
+from certjax.tracing import is_traced
 
 _MEAN_DECAY, _SQUARE_DECAY, _TINY = 0.9, 0.999, 1e-8  # Adam's.
 
@@ -157,7 +158,7 @@ def _keep(best, new):
 
 
 def _check(num_steps, step_size, optimizer, penalty_weight):
-  traced = lambda value: isinstance(value, jax.core.Tracer)
+  traced = lambda value: is_traced(value)
   if num_steps < 0 or not all(traced(s) or s > 0 for s in jax.tree.leaves(step_size)):
     raise ValueError(
       f'`num_steps` must be at least 0 and `step_size` positive, got num_steps={num_steps}, '
