@@ -386,8 +386,7 @@ def _check(eps, largest: float | None = 1.0):
     raise ValueError(f'`eps` must be at least 0, got eps={eps}.')
   if largest is not None and eps > largest:
     raise ValueError(
-      f'`eps` is in pixel units of [0, 1], got eps={eps}; for {eps:g} grey levels write '
-      f'{eps:g} / 255.'
+      f'`eps` is in pixel units of [0, 1], got eps={eps}; for {eps:g} grey levels write {eps:g} / 255.'
     )
 
 
@@ -396,7 +395,6 @@ def _whole(name, value, remedy):
     return value.astype(jnp.int32)
   if isinstance(value, str) or not 0 <= value < math.inf or value != int(value):
     raise ValueError(
-      f'`{name}` is a whole number of pixels, 0 or more, got {name}={value}; for a share of the image '
-      f'write {remedy}.'
+      f'`{name}` is a whole number of pixels, 0 or more, got {name}={value}; for a share of the image write {remedy}.'
     )
   return int(value)
