@@ -9,7 +9,8 @@ from certjax.cli import _parse, _progress, _records
 
 def certify(arguments):
   """`certjax certify RUN [options]`."""
-  config = _parse.parse(configs.Certify, 'certify', arguments, positional='run')
+  card = _parse.contract(arguments, option='--method')
+  config = _parse.parse(configs.Certify, 'certify', arguments, positional='run', after_help=card)
   print(f'everything is in {run(config)}')
 
 

@@ -5,10 +5,12 @@ import typing
 
 import tyro
 
+from certjax import configs
+
 _SEEDS = 2**32  # JAX keeps 32 bits of a seed: beyond them two seeds would draw the same noise.
 
 
-def parse(config, command, arguments, *, positional=None):
+def parse(config, command, arguments, *, positional=None, after_help=''):
   """The dataclass `config` filled from the arguments of `certjax COMMAND`.
 
   Args:
@@ -16,16 +18,48 @@ def parse(config, command, arguments, *, positional=None):
     command: its name.
     arguments: list of strings.
     positional: a field that is given without its name, or not at all.
+    after_help: what `--help` prints below the options.
 
   Raises:
     SystemExit: with code 2 and an explanation, as tyro does; with 0 after `--help`.
   """
   config = config if positional is None else _with_positional(config, positional)
-  return tyro.cli(
-    tyro.conf.configure(tyro.conf.PositionalRequiredArgs)(config),
-    prog=f'certjax {command}',
-    args=arguments,
-  )
+  try:
+    return tyro.cli(
+      tyro.conf.configure(tyro.conf.PositionalRequiredArgs)(config),
+      prog=f'certjax {command}',
+      args=arguments,
+    )
+  except SystemExit as stop:
+    if after_help and not stop.code:
+      print(after_help)
+    raise
+
+
+def contract(arguments, *, option=None) -> str:
+  """The contract card of the method that is named beside `--help`, '' without one of the two.
+
+  Args:
+    arguments: list of strings.
+    option: what names the method, as '--method'; None for a rule of `certjax poison`, which stands alone.
+
+  Raises:
+    ValueError: for an unknown method, or a norm in which it proves nothing.
+  """
+  if not {'-h', '--help'} & set(arguments):
+    return ''
+  rule = next((word for word in arguments if word in configs.POISONING), None)
+  method = rule if option is None else _value(arguments, option)
+  if method is None:
+    return ''
+  return f'\n{configs.contract_text(configs.contract(method, norm=_value(arguments, "--norm")))}'
+
+
+def _value(arguments, option):
+  """What follows an option, as `--method ibp` or `--method=ibp`; None where it is not there."""
+  words = [part for word in arguments for part in word.split('=', 1)]
+  at = words.index(option) + 1 if option in words else len(words)
+  return words[at] if at < len(words) else None
 
 
 def _with_positional(config, name):

@@ -6,7 +6,8 @@ from certjax.cli import _parse, _progress, _signals
 
 def poison(arguments):
   """`certjax poison METHOD [options]`."""
-  config = _parse.parse(configs.Poison, 'poison', arguments)
+  card = _parse.contract(arguments)
+  config = _parse.parse(configs.Poison, 'poison', arguments, after_help=card)
   from certjax import evaluate, report
 
   _parse.check_seed(config.seed)

@@ -3,6 +3,15 @@ before a method is built."""
 
 from certjax.configs._attacks import ATTACKS, build_attack, threat_of, unit_of
 from certjax.configs._beyond_norms import Perceptual
+from certjax.configs._contracts import (
+  POISONING,
+  TERMS,
+  Contract,
+  contract,
+  contract_of,
+  contract_rows,
+  contract_text,
+)
 from certjax.configs._methods import METHODS, Method, build_smoothing, smoothing_of
 from certjax.configs._perceptual_presets import PERCEPTUAL_BOUNDS
 from certjax.configs._presets import PRESETS
@@ -28,9 +37,12 @@ __all__ = [
   'ATTACKS',
   'METHODS',
   'PERCEPTUAL_BOUNDS',
+  'POISONING',
   'PRESETS',
+  'TERMS',
   'Attack',
   'Certify',
+  'Contract',
   'Doctor',
   'Evaluation',
   'Method',
@@ -49,6 +61,10 @@ __all__ = [
   'Version',
   'build_attack',
   'build_smoothing',
+  'contract',
+  'contract_of',
+  'contract_rows',
+  'contract_text',
   'prove',
   'smoothing_of',
   'threat_of',

@@ -21,7 +21,8 @@ def test_all_columns_are_filled(name):
   assert callable(row.factory)
   for column, value in row._asdict().items():
     if column != 'factory':
-      assert isinstance(value, str) and value.strip(), column
+      texts = value if isinstance(value, tuple) else (value,)
+      assert texts and all(isinstance(text, str) and text.strip() for text in texts), column
   assert row.quantifier in ('probability 1 - alpha per image', 'exact')
 
 
