@@ -12,6 +12,8 @@ def report(arguments):
   config = _parse.parse(configs.Report, 'report', arguments)
   if not config.runs:
     raise ValueError('report on which runs? Give run directories, records.jsonl or TSV files.')
+  if config.html and config.html.suffix not in ('.html', '.htm'):
+    raise ValueError(f'`html` is a page: name it FILE.html, got {config.html}.')
   if config.threats or config.trained or config.grid:
     return _attacked(config)
   if config.compare and len(config.runs) != 2:
@@ -36,7 +38,29 @@ def report(arguments):
   )
   if config.tsv:
     reports.write_tsv(config.tsv, runs[0])
+  if config.html:
+    _page(config, runs)
   print(f'written to {out}')
+
+
+def _page(config, runs):
+  """`certjax report --html FILE RUN...`."""
+  examples, notes = _stored.examples(runs, config.data_dir)
+  found = {run.name: configs.contract_of(run.header) for run in runs}
+  cards, same = [], {}
+  for name, card in found.items():
+    same.setdefault(card, []).append(name)
+  for card, names in same.items():
+    if card is None:
+      notes.append(f'{", ".join(names)}: no header, so that no contract card is known.')
+    else:
+      title = f'{", ".join(names)}: {card.title} ({card.method})'
+      cards.append(reports.Card(title, configs.contract_rows(card)))
+  reports.write_html(
+    config.html, runs, config.radii, compare=runs if config.compare else None,
+    high_probability=config.high_probability, cards=cards, examples=examples, notes=notes,
+  )  # fmt: skip
+  print(f'written to {config.html}')
 
 
 def _attacked(config):
@@ -48,6 +72,8 @@ def _attacked(config):
     raise ValueError(
       f'`{asked}` reads attacks: it has no radii, and no --compare, --tsv or --latex.'
     )
+  if config.html and not config.threats:
+    raise ValueError('`html` of attacks is that of `--threats`: give it too, or leave --html out.')
   if config.threats:
     _threats(config)
   if config.grid:
@@ -92,6 +118,9 @@ def _threats(config):
   """A table of threats goes beside the first directory."""
   out = config.out or config.runs[0].resolve().parent
   print(reports.write_threats(config.runs, out, config.trained))
+  if config.html:
+    reports.write_threats_html(config.html, config.runs, config.trained)
+    print(f'written to {config.html}')
   print(f'written to {out}')
 
 

@@ -117,3 +117,48 @@ def _successes(directory):
     ):
       if line['success']:
         yield line, image
+
+
+def examples(runs, data_dir):
+  """Images of certified runs for a page, where their data set is at hand; needs no JAX.
+
+  Args:
+    runs: a list of `report.Run`.
+    data_dir: prepared TFDS directory, or None.
+
+  Returns:
+    A dict, a run's name -> a list of `report.Example`, and a list of sentences about runs without images.
+  """
+  found, notes = {}, []
+  for run in runs:
+    try:
+      found[run.name] = _examples(run, data_dir)
+    except (ValueError, OSError) as error:
+      reason = ' '.join(str(error).split())
+      notes.append(f'{run.name}: its images are not shown. {reason}')
+  return found, notes
+
+
+def _examples(run, data_dir):
+  from certjax import data
+
+  config = (run.header or {}).get('config') or {}
+  if 'dataset' not in config:
+    raise ValueError('The records do not name their data set.')
+  stream = data.stream(
+    data.source(config['dataset'], config.get('split', 'test'), data_dir), run.index
+  )
+  sha = run.header.get('images_sha256')
+  if not run.problems and data.fingerprint(stream) != sha:
+    raise ValueError(f'The images of {config["dataset"]} here are not those of the records.')
+  chosen = report.chosen(run)
+  images = data.take(stream, [place for _, place in chosen])
+  if images.labels.tolist() != [int(run.labels[place]) for _, place in chosen]:
+    raise ValueError(f'The labels of {config["dataset"]} here are not those of the records.')
+  label, radius = run.certificate
+  return [
+    report.Example(
+      kind, int(run.index[place]), int(run.labels[place]), int(label[place]), float(radius[place]), image,
+    )
+    for (kind, place), image in zip(chosen, images.images, strict=True)
+  ]  # fmt: skip

@@ -120,7 +120,8 @@ class Evaluation:
   method: str | None = None
   """Method: a row of the method table (default: that of training; without noise ibp, crown-ibp, crown,
   patch-ibp or sparse-ibp for a network trained at bounds, crc for one trained at
-  its curvature, lipschitz for one with a proved constant)."""
+  its curvature, lipschitz for one with a proved constant). `certjax certify --method NAME --help` ends with what
+  its certificate says, and when it says nothing."""
   sigma: float | None = None
   """Standard deviation of the noise, in pixel values of [0, 1] (default: that of training)."""
   parameters: dict[str, float | str] | None = None
@@ -315,6 +316,9 @@ class Report:
   """Compare the two given runs image by image (paired test at each radius)."""
   high_probability: bool = False
   """Add the accuracy that holds with probability 0.999 over the certificates' errors too."""
+  html: pathlib.Path | None = None
+  """Also write one self-contained page, FILE.html: tables, curve, contract cards, settings, outcomes, and example images
+  where the data set is at hand."""
   tsv: pathlib.Path | None = None
   """Also write the first run as the field's TSV (idx label predict radius correct time)."""
   latex: pathlib.Path | None = None
@@ -330,7 +334,7 @@ class Report:
   num_images: int = 8
   """With --grid: at most so many images of each attack, evenly spaced among those that it broke."""
   data_dir: pathlib.Path | None = None
-  """With --grid: prepared TFDS directory of the originals (default: TFDS's own)."""
+  """With --grid and --html: prepared TFDS directory of the originals (default: TFDS's own)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ Importing this package loads numpy only; TFDS, Pillow and scikit-learn are impor
 from certjax.data._augment import AUGMENT, DECODED
 from certjax.data._batches import batches, num_images, steps_per_epoch
 from certjax.data._check import check_images, check_labels, check_pixels, to_float
+from certjax.data._fingerprint import fingerprint
 from certjax.data._load import Images, load, subset
 from certjax.data._pad import eval_batches, pad_batch
 from certjax.data._prefetch import prefetch
@@ -30,6 +31,7 @@ __all__ = [
   'dataset',
   'default_data_dir',
   'eval_batches',
+  'fingerprint',
   'is_prepared',
   'load',
   'num_images',

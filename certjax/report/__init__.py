@@ -30,6 +30,14 @@ from certjax.report._load import (
   load,
   load_all,
 )
+from certjax.report._pages import (
+  Card,
+  Example,
+  chosen,
+  outcomes,
+  write_html,
+  write_threats_html,
+)
 from certjax.report._panels import Curves, Line, Regions, plot_panels
 from certjax.report._plot import plot
 from certjax.report._run import Run
@@ -52,9 +60,11 @@ from certjax.report._write import write
 __all__ = [
   'CALIBRATIONS',
   'Calibration',
+  'Card',
   'Column',
   'Comparison',
   'Curves',
+  'Example',
   'Line',
   'Regions',
   'Row',
@@ -65,6 +75,7 @@ __all__ = [
   'average_certified_radius',
   'band',
   'certified_accuracy',
+  'chosen',
   'clean_accuracy',
   'compare',
   'compare_runs',
@@ -80,6 +91,7 @@ __all__ = [
   'load_attacked',
   'markdown',
   'median_radius',
+  'outcomes',
   'plot',
   'plot_attacked',
   'plot_panels',
@@ -94,7 +106,9 @@ __all__ = [
   'union_accuracy',
   'unseen_mean',
   'write',
+  'write_html',
   'write_spectra',
   'write_threats',
+  'write_threats_html',
   'write_tsv',
 ]

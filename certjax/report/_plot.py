@@ -30,10 +30,10 @@ def plot(runs, path, *, level=0.95, title=None):
     raise ValueError('`runs` is empty: a plot needs at least one')
   figure = Figure(figsize=(8, 5), dpi=100, layout='constrained')
   axes = figure.subplots()
-  end = _right_edge(runs)
+  end = right_edge(runs)
   for number, run in enumerate(runs):
     _draw(axes, run, number, end, level)
-  axes.set(xlim=(0, end), ylim=(0, 1), xlabel=_label(runs), ylabel='certified accuracy')
+  axes.set(xlim=(0, end), ylim=(0, 1), xlabel=axis_label(runs), ylabel='certified accuracy')
   axes.set_yticks(np.linspace(0, 1, 11))
   axes.grid(color='0.9', linewidth=0.8)
   axes.set_axisbelow(True)
@@ -48,12 +48,27 @@ def plot(runs, path, *, level=0.95, title=None):
   figure.savefig(path, format='png')
 
 
-def _draw(axes, run, number, end, level):
-  """One curve up to its last radius. At a certified radius the image still counts."""
+def curve(run, end):
+  """The certified accuracy of a run up to its last radius, where it falls to 0.
+
+  Args:
+    run: a `Run`.
+    end: of the axis; a curve of infinite radii goes on to it.
+
+  Returns:
+    (radii, accuracy), float64[S] both: accuracy[i] holds on (radii[i - 1], radii[i]], since at a certified
+    radius the image still counts.
+  """
   proved = proved_radius(run.certificate, run.labels)
   last = end if np.isposinf(proved).any() else max(0.0, float(proved.max()))
   steps = np.unique(np.concatenate([[0.0], proved[(proved > 0) & (proved < last)], [last]]))
-  accuracy = certified_accuracy(run.certificate, run.labels, steps)
+  return steps, certified_accuracy(run.certificate, run.labels, steps)
+
+
+def _draw(axes, run, number, end, level):
+  """One curve up to its last radius."""
+  steps, accuracy = curve(run, end)
+  last = float(steps[-1])
   style = {
     'color': COLORS[number % len(COLORS)],
     'linestyle': _STYLES[number % len(_STYLES)],
@@ -69,16 +84,17 @@ def _draw(axes, run, number, end, level):
     )
 
 
-def _right_edge(runs):
-  """A little beyond the largest finite certified radius."""
+def right_edge(runs):
+  """A little beyond the largest finite certified radius of some runs."""
   proved = np.concatenate([proved_radius(run.certificate, run.labels) for run in runs])
   largest = proved[np.isfinite(proved)].max(initial=0.0)
   return 1.04 * float(largest) if largest > 0 else 1.0
 
 
-def _label(runs):
+def axis_label(runs, names=_NORMS):
+  """What the axis of radii counts; `names` of the norms."""
   norm, unit = common_setting(runs, 'norm'), common_setting(runs, 'unit')
-  named = ', '.join(part for part in (_NORMS.get(norm, norm), unit) if part)
+  named = ', '.join(part for part in (names.get(norm, norm), unit) if part)
   return f'certified radius ({named})' if named else 'certified radius'
 
 
