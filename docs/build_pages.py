@@ -1,0 +1,85 @@
+"""Fills the pages that the code itself writes: contract cards, results, and the members of each package.
+
+MkDocs calls the functions whose names begin with `on_`.
+"""
+
+import importlib
+import pathlib
+import re
+
+from certjax import configs
+
+ROOT = pathlib.Path(__file__).parent.parent
+_MARK = re.compile(r'^<!-- (contracts|results|members)(?:: (\S+))? -->$', re.MULTILINE)
+_LINK = re.compile(r'\[([^\]]*)\]\((?!https?://|#)([^)]*)\)')
+_LOADED = re.compile(
+  r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"', re.IGNORECASE
+)
+
+
+def on_page_markdown(markdown, **_):
+  """Replaces the marks of a page."""
+  return _MARK.sub(lambda mark: _WRITTEN[mark[1]](mark[2]), markdown)
+
+
+def on_post_page(output, page, **_):
+  """Refuses a page that loads anything from another host."""
+  if loaded := _LOADED.search(output):
+    raise ValueError(f'{page.file.src_uri} loads from elsewhere: {loaded[0]}')
+  return output
+
+
+def contracts(_=None) -> str:
+  """All cards, a heading each, whose anchor is the method's name."""
+  return '\n'.join(_card(name) for name in (*configs.METHODS, *configs.POISONING))
+
+
+def results(_=None) -> str:
+  """The section Results of the README, a heading up; what lies beside the README is named, not linked."""
+  text = (ROOT / 'README.md').read_text()
+  section = text.split('\n## Results\n', 1)[1].split('\n## ', 1)[0]
+  return _LINK.sub(r'\1 (`\2`)', section).replace('\n### ', '\n## ')
+
+
+def members(package) -> str:
+  """A directive for each public function and class of a package; its constants are named."""
+  module = importlib.import_module(package)
+  names = public(module)
+  made = [f'::: {path}\n' for name, path in names.items() if callable(getattr(module, name))]
+  constants = [f'`{name}`' for name in names if not callable(getattr(module, name))]
+  named = [f'Constants: {", ".join(constants)}.\n'] if constants else []
+  return '\n'.join([*named, *made])
+
+
+def public(module) -> dict:
+  """Public name -> where it is written down; lazily loaded names at their home."""
+  package = module.__name__
+  if homes := getattr(module, '_HOME', None):
+    return {name: f'{package}.{home}.{name}' for name, home in sorted(homes.items())}
+  names = getattr(module, '__all__', None) or [
+    name for name, value in vars(module).items()
+    if not name.startswith('_') and getattr(value, '__module__', None) == package
+  ]  # fmt: skip
+  return {name: f'{package}.{name}' for name in names}
+
+
+def _card(name):
+  card = configs.contract(name)
+  lines, before = [f'\n## {name}: {_plain(card.title)} {{ #{name} }}\n'], None
+  for term, text in configs.contract_rows(card):
+    if term == before:
+      lines.append(f'    - {_plain(text)}')
+    elif term == configs.TERMS['voids']:
+      lines += [f'- **{term}**', f'    - {_plain(text)}']
+    else:
+      lines.append(f'- **{term}**: {_plain(text)}')
+    before = term
+  return '\n'.join(lines) + '\n'
+
+
+def _plain(text):
+  """A text whose signs markdown leaves alone."""
+  return re.sub(r'([*_<|\[\]])', lambda sign: f'&#{ord(sign[0])};', text)
+
+
+_WRITTEN = {'contracts': contracts, 'results': results, 'members': members}

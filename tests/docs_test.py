@@ -1,0 +1,121 @@
+"""The documentation tells the truth: every Python example runs and prints what stands below it, links lead somewhere, and
+commands and options exist."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import io
+import pathlib
+import re
+
+import pytest
+
+from certjax import configs
+from certjax.cli import _main
+
+pytestmark = pytest.mark.usefixtures('many_programs')
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = ROOT / 'docs' / 'pages'
+ALL = sorted(PAGES.rglob('*.md'))
+FENCE = re.compile(r'^```(\w+)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+WITH_CODE = [page for page in ALL if '```python' in page.read_text()]
+CONFIGS = {'certify': configs.Certify, 'report': configs.Report, 'attack': configs.Attack}
+
+
+def loaded(name):
+  """A file of docs/ as a module."""
+  spec = importlib.util.spec_from_file_location(name, ROOT / 'docs' / f'{name}.py')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def blocks(page):
+  """(language, code) in order."""
+  return FENCE.findall(page.read_text())
+
+
+@pytest.mark.parametrize('page', WITH_CODE, ids=lambda page: page.stem)
+def test_every_example_prints_what_the_page_says(page):
+  found, names = blocks(page), {'__name__': page.stem}
+  for (language, code), (after, output) in zip(found, [*found[1:], ('', '')], strict=True):
+    if language == 'python':
+      said = io.StringIO()
+      with contextlib.redirect_stdout(said):
+        exec(compile(code, str(page), 'exec'), names)
+      assert said.getvalue() == (output if after == 'text' else '')
+
+
+def test_the_cards_of_all_methods_and_the_results_are_written():
+  pages = loaded('build_pages')
+  written = pages.on_page_markdown((PAGES / 'contracts.md').read_text())
+  for name in (*configs.METHODS, *configs.POISONING):
+    card = configs.contract(name)
+    part = written.split(f'{{ #{name} }}')[1].split('\n## ')[0]
+    for term, text in configs.contract_rows(card):
+      assert f'**{term}**' in part and pages._plain(text) in part
+  results = pages.on_page_markdown((PAGES / 'results.md').read_text())
+  assert '## L1 at equal noise' in results and '## How fast' not in results
+  assert not re.search(r'\]\((?!https?:)', results)
+
+
+def test_a_page_that_loads_from_elsewhere_is_refused():
+  pages = loaded('build_pages')
+
+  class Page:
+    file = dataclasses.make_dataclass('File', ['src_uri'])('a.md')
+
+  assert pages.on_post_page('<a href="https://arxiv.org">x</a><img src="b.png">', Page) != ''
+  for tag in ('<script src="https://a.b/c.js">', '<link rel="x" href="//a.b/c.css">'):
+    with pytest.raises(ValueError, match='a.md loads from elsewhere'):
+      pages.on_post_page(f'<p>{tag}</p>', Page)
+
+
+def anchors(page):
+  """Those of its headings, as MkDocs makes them."""
+  text = page.read_text()
+  if page.name in ('contracts.md', 'results.md'):
+    text = loaded('build_pages').on_page_markdown(text)
+  titles = re.findall(r'^#+ (.*)$', FENCE.sub('', text), re.MULTILINE)
+  named = {title.split('{ #')[1][:-2].strip() for title in titles if '{ #' in title}
+  plain = (re.sub(r'[^\w\s-]', '', title).strip().lower() for title in titles)
+  return named | {re.sub(r'[-\s]+', '-', title) for title in plain}
+
+
+@pytest.mark.parametrize('page', ALL, ids=lambda page: f'{page.parent.name}-{page.stem}')
+def test_links_lead_somewhere(page):
+  for target in re.findall(r'\]\(([^)]+)\)', FENCE.sub('', page.read_text())):
+    path, _, anchor = target.partition('#')
+    to = (page.parent / path).resolve() if path else page
+    assert to.is_file(), target
+    assert not anchor or anchor in anchors(to), target
+
+
+def test_the_navigation_holds_every_page():
+  named = re.findall(r'^ +- [^:]+: (\S+\.md)$', (ROOT / 'mkdocs.yml').read_text(), re.MULTILINE)
+  assert sorted(named) == sorted(str(page.relative_to(PAGES)) for page in ALL)
+
+
+def test_commands_presets_and_options_exist():
+  text = '\n'.join(page.read_text() for page in ALL)
+  for command, rest in re.findall(r'certjax (\w+)((?: [^\n`|]*)?)', text):
+    if command in _main._COMMANDS:
+      if command == 'train':
+        assert rest.split()[0] in configs.PRESETS, rest
+      fields = {field.name for field in dataclasses.fields(CONFIGS.get(command, configs.Certify))}
+      options = re.findall(r'--([a-z-]+)', rest) if command in CONFIGS else []
+      assert {option.replace('-', '_') for option in options} <= fields | {'help'}, rest
+
+
+def test_public_names_of_packages_are_found():
+  pages = loaded('build_pages')
+  written = {
+    room: pages.on_page_markdown(f'<!-- members: certjax.{room} -->')
+    for room in ('smoothing', 'certify', 'threats')
+  }
+  assert '\n::: certjax.smoothing.gaussian\n' in written['smoothing']
+  assert '\n::: certjax.certify._margin.margin\n' in written['certify']
+  assert 'Constants: `ABSTAIN`' in written['certify'] and '.ABSTAIN\n' not in written['certify']
+  names = [line.split('.')[-1] for line in written['threats'].splitlines() if line]
+  assert names == ['Threat', 'linf', 'l2', 'l1', 'l0', 'patch']
