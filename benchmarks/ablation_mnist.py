@@ -102,7 +102,7 @@ def bits(keep):
 
 def certified(run, setting, name, information, published):
   """The certificates of a trained run, and the predictions on their samples, as a row."""
-  from certjax import records, report
+  from certjax import evaluate, records, report
 
   common.command(
     'certify', run, '--evenly', setting['images'], '--num-samples', setting['samples'],
@@ -110,7 +110,7 @@ def certified(run, setting, name, information, published):
   )  # fmt: skip
   of = report.load(run)
   header, lines = records.read(run)
-  answers = [predicted(line) for line in lines]
+  answers = [evaluate.outcome_of(line, alpha=ALPHA) for line in lines]
   median = report.median_radius(of.certificate, of.labels)
   return {
     'law': name,
@@ -127,16 +127,6 @@ def certified(run, setting, name, information, published):
     'weights_sha256': header['weights_sha256'],
     'config': header['config'],
   }
-
-
-def predicted(line):
-  """PREDICT's outcome on the samples of a record."""
-  from certjax import certify
-
-  two = [line['count'], line['runner_up_count']]
-  winner = int(certify.label_from_votes(two, alpha=ALPHA))
-  right = winner == 0 and line['candidate'] == line['label']
-  return 'abstained' if winner == certify.ABSTAIN else 'correct' if right else 'wrong'
 
 
 if __name__ == '__main__':

@@ -48,6 +48,7 @@ from certjax.evaluate._masked import (
   masked_network,
   masked_records,
 )
+from certjax.evaluate._outcomes import outcome_of
 from certjax.evaluate._poisoning import PoisonPlan, poison_plan, poison_records, train_members
 from certjax.evaluate._rounding import Rounding, rounding_bounds
 from certjax.evaluate._sanity import sanity_warnings
@@ -104,6 +105,7 @@ __all__ = [
   'masked_certificate',
   'masked_network',
   'masked_records',
+  'outcome_of',
   'perceptual_set',
   'perceptual_target',
   'plain_target',

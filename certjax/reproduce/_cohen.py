@@ -5,14 +5,12 @@ and procedure, other images and another network, so that its figures stand besid
 and are not compared. With the authors' certification logs the published tables are made again.
 """
 
-import dataclasses
 import functools
 import re
 
-import jax
-
-from certjax import data, evaluate, records, report, smoothing, train
+from certjax import report, smoothing
 from certjax.report import Curves
+from certjax.reproduce._certified import Sampling, certified, images_of, trained
 from certjax.reproduce._nouns import Recipe, Result, Scale
 from certjax.reproduce._published import numbers, published
 from certjax.reproduce._shares import accuracy_line, accuracy_row
@@ -20,8 +18,7 @@ from certjax.reproduce._shares import accuracy_line, accuracy_row
 _PRESET, _SIGMA = 'digits', '0.25'
 _LOGS = {'cohen-cifar10': 'cifar10/resnet110', 'cohen-imagenet': 'imagenet/resnet50'}
 _NUMBER = re.compile(r'sigma (?P<sigma>[\d.]+), r = (?P<radius>[\d.]+)')
-_SELECTION, _ALPHA, _CHUNK = 100, 1e-3, 1000
-_QUANTIFIER = 'with probability 1 - alpha for each image'
+_SELECTION, _ALPHA = 100, 1e-3
 _NO_LOGS = 'Without --logs DIR (the authors\' certification logs) only the run on digits is shown.'  # fmt: skip
 
 
@@ -96,31 +93,12 @@ def _logs(directory, name):
 def _digits(request, num_images, num_samples):
   """The `report.Run` of the quickstart's network, trained and certified, or continued."""
   noise = smoothing.gaussian(sigma=float(_SIGMA))
-  where = request.out / 'digits'
-  config = dataclasses.replace(
-    request.presets[_PRESET], out=where, sigma=float(_SIGMA), seed=request.seed,
-    data_dir=request.data_dir,
-  )  # fmt: skip
-  train.run(config, noise)
-  request.say(f'trained: {where}')
-  trained = train.load_run(where)
-  indices = data.subset(data.dataset(_PRESET).size('test'), evenly=num_images)
-  images = data.load(_PRESET, 'test', data_dir=request.data_dir, indices=indices)
-  sampling = {
-    'num_selection': _SELECTION, 'num_samples': num_samples, 'alpha': _ALPHA, 'chunk': _CHUNK,
-  }  # fmt: skip
-  settings = {**sampling, 'method': 'gaussian', 'sigma': float(_SIGMA), 'seed': request.seed}
-  header = evaluate.header('certify', settings, noise, _QUANTIFIER, trained.variables, images)
-  with records.writer(where, header) as written:
-    done = {record['index'] for record in written.finished}
-    rest = data.take(images, [int(index) not in done for index in images.index])
-    made = evaluate.certified_records(
-      jax.random.key(request.seed), trained.model_fn, noise, rest, **sampling
-    )
-    for record, seconds in made:
-      written.append(record, {'seconds': round(seconds, 6)})
-  request.say(f'certified: {where}')
-  return report.load(where)
+  run = trained(request, _PRESET, 'digits', noise, sigma=float(_SIGMA))
+  images = images_of(request, _PRESET, num_images)
+  sampling = Sampling(_SELECTION, num_samples, _ALPHA)
+  return certified(
+    request, run, noise, images, 'digits', sampling=sampling, method='gaussian', sigma=float(_SIGMA)
+  )
 
 
 def _figure(runs):

@@ -4,6 +4,7 @@ from types import MappingProxyType
 
 from certjax import data
 from certjax.reproduce import (
+  _ablation,
   _cohen,
   _curse_of_dimensionality,
   _dpa_mnist,
@@ -30,6 +31,7 @@ RECIPES = MappingProxyType({
     _naive_partitioning.RECIPE,
     _dpa_mnist.RECIPE,
     _landscape.RECIPE,
+    *_ablation.RECIPES,
   )
 })  # fmt: skip
 """Name -> `Recipe`."""

@@ -1,4 +1,4 @@
-"""Shares of images with their intervals; rows and curves of certified accuracy."""
+"""Shares of images with their intervals; rows of accuracies and medians; curves."""
 
 import numpy as np
 
@@ -29,6 +29,11 @@ def accuracy_row(run, radius, **fields) -> Row:
   accuracy = float(report.certified_accuracy(run.certificate, run.labels, radius))
   value, interval = share(round(accuracy * len(run.index)), len(run.index))
   return Row(ours=value, interval=interval, unit='fraction of images', **fields)
+
+
+def median_row(run, unit, **fields) -> Row:
+  """The `Row` of the median certified radius, None where more than half prove nothing."""
+  return Row(ours=report.median_radius(run.certificate, run.labels), unit=unit, **fields)
 
 
 def accuracy_line(name, run) -> Line:
