@@ -34,6 +34,7 @@ from certjax.evaluate._curvature import (
   curved_records,
 )
 from certjax.evaluate._distrust import Flag, distrust_flags, square_flag
+from certjax.evaluate._frozen_features import FrozenFeatures, frozen_features
 from certjax.evaluate._header import header, program
 from certjax.evaluate._margin import (
   ExactNetwork,
@@ -68,6 +69,7 @@ __all__ = [
   'CurvedNetwork',
   'ExactNetwork',
   'Flag',
+  'FrozenFeatures',
   'MaskedNetwork',
   'Outcome',
   'PoisonPlan',
@@ -94,6 +96,7 @@ __all__ = [
   'distrust_flags',
   'enumerated_records',
   'exact_network',
+  'frozen_features',
   'header',
   'host_distance',
   'is_clean',

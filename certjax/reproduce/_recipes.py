@@ -5,12 +5,13 @@ from types import MappingProxyType
 from certjax import data
 from certjax.reproduce import (
   _ablation,
+  _ablation_vs_lee,
   _cohen,
   _curse_of_dimensionality,
-  _dpa_mnist,
   _landscape,
   _naive_partitioning,
   _one_dimensional_proof,
+  _partition_aggregation,
   _smoothed_regions,
   _soc_approximation_error,
   _ssn_representation,
@@ -29,9 +30,10 @@ RECIPES = MappingProxyType({
     _ssn_representation.RECIPE,
     _soc_approximation_error.RECIPE,
     _naive_partitioning.RECIPE,
-    _dpa_mnist.RECIPE,
+    *_partition_aggregation.RECIPES,
     _landscape.RECIPE,
     *_ablation.RECIPES,
+    _ablation_vs_lee.RECIPE,
   )
 })  # fmt: skip
 """Name -> `Recipe`."""

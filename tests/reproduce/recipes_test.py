@@ -13,9 +13,9 @@ from scipy import special, stats
 from certjax import certify, configs, data, poisoning, report, reproduce, smoothing
 from certjax.reproduce import (
   _cohen,
-  _dpa_mnist,
   _landscape,
   _naive_partitioning,
+  _partition_aggregation,
   _smoothed_regions,
   _soc_approximation_error,
   _ssn_representation,
@@ -236,10 +236,10 @@ def nearest(x, y, images):
 
 
 def test_certified_samples_are_those_of_a_count_by_hand(request_in):
-  plan = _dpa_mnist.Plan('digits', {1200: 8})
+  plan = _partition_aggregation.Plan('digits', {1200: 8})
   request = request_in()
-  result = _dpa_mnist.run(
-    request, plan=plan, learner=poisoning.nearest_neighbour(10), num_images=25
+  result = _partition_aggregation.run(
+    'dpa-mnist', request, plan=plan, learner=poisoning.nearest_neighbour(10), num_images=25
   )
   training = data.load('digits', 'train', data_dir=request.data_dir)
   test = data.load('digits', 'test', data_dir=request.data_dir, indices=range(0, 500, 20))

@@ -1,0 +1,154 @@
+"""Randomized ablation beside the random replacement of Lee et al. 2019, its exact predecessor.
+
+Both leave few pixels as they are. Ablation says which, so what is seen holds k log2 |S| bits about a
+uniform image; Lee et al. put random values in the other places, and the classifier cannot tell which.
+Radii follow from probabilities alone, so that the first part needs no data.
+"""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from certjax import certify, data, smoothing
+from certjax.report import Curves, Line
+from certjax.reproduce._ablation import PLANS as _SHOWN
+from certjax.reproduce._ablation import certified_under, images_of, setting_of
+from certjax.reproduce._nouns import ARITHMETIC, Recipe, Result, Row, Scale
+from certjax.reproduce._published import numbers, published
+from certjax.reproduce._shares import accuracy_line, median_row
+
+_PIXELS, _KEEP = 784, 45  # MNIST, and what the paper shows of it.
+_LEE = {'mnist': (Fraction(4, 5), 1), 'imagenet': (Fraction(1, 5), 255)}  # keep, levels.
+_GREY = 255
+_SAMPLES, _ALPHA = 10_000, 0.05
+_BEST = 45
+_NOTE = (
+  'At equal numbers of retained pixels the noise of Lee et al. is ablation whose hidden pixels are filled at random: no '
+  'probability changes more, and every classifier of it sees less. Their published medians are of binary images.'
+)
+
+PLANS = {scale: plan._replace(shown={_BEST: plan.shown[_BEST]}) for scale, plan in _SHOWN.items()}
+del PLANS['full']  # Lee et al.'s own network and 30 epochs are another setting.
+
+
+def run(request, *, plan=None) -> Result:
+  """Thresholds, information and ceilings by arithmetic; medians of models of both laws.
+
+  Args:
+    request: a `Request`, whose presets hold the plan's.
+    plan: default that of the scale.
+  """
+  plan = plan or PLANS[request.scale]
+  rows = [*_thresholds(), *_same_pixels()]
+  models, curves = _models(request, plan)
+  figure = (
+    _needed(),
+    _bits(),
+    Curves(plan.dataset, 'changed pixels', 'certified accuracy', curves),
+  )
+  return Result((*rows, *models), figure, (_NOTE,))
+
+
+def ceiling(law, *, num_samples=_SAMPLES, alpha=_ALPHA) -> float:
+  """The radius of an image for which all samples vote alike."""
+  return float(law.radius(certify.clopper_pearson(num_samples, num_samples, alpha=alpha)))
+
+
+def _thresholds():
+  """What a class needs at each radius, beside the authors' files."""
+  for name, (keep, levels) in _LEE.items():
+    for number in numbers(f'lee-thresholds-{name}'):
+      radius = int(number.removeprefix('r = '))
+      yield Row(
+        f'probability that a class must exceed, {number}',
+        float(smoothing.discrete_threshold(keep, levels, radius)), 'probability',
+        f'kept with probability {float(keep):g}, {levels + 1} values', ARITHMETIC,
+        published(f'lee-thresholds-{name}', number), comparable=True,
+      )  # fmt: skip
+
+
+def _laws():
+  """name -> (law, bits of what is seen), of MNIST's grey images, with as many retained pixels."""
+  shape, keep = (28, 28, 1), Fraction(_KEEP, _PIXELS)
+  return {
+    'ablation': (
+      smoothing.ablation(keep=_KEEP, shape=shape), smoothing.ablation_information(keep=_KEEP),
+    ),
+    'Lee et al.': (
+      smoothing.discrete(keep=keep, levels=_GREY, shape=shape),
+      smoothing.discrete_information(_PIXELS, keep=float(keep), values=_GREY + 1),
+    ),
+  }  # fmt: skip
+
+
+def _same_pixels():
+  setting = f'{_KEEP} of {_PIXELS} pixels retained (on average), 256 values'
+  votes = f'{_SAMPLES:,} of {_SAMPLES:,} votes, alpha = {_ALPHA}'
+  for name, (law, bits) in _laws().items():
+    yield Row(f'information of what is seen, {name}', bits, 'bits', setting, ARITHMETIC)
+    yield Row(
+      f'largest radius that votes can certify, {name}', ceiling(law), 'pixels',
+      f'{setting}, {votes}', ARITHMETIC,
+    )  # fmt: skip
+
+
+def _needed():
+  """Which probability a radius needs."""
+  radii = np.arange(1, 12)
+  lee = [smoothing.discrete_threshold(Fraction(_KEEP, _PIXELS), _GREY, int(r)) for r in radii]
+  ours = [0.5 + float(smoothing.ablation_change(_PIXELS, _KEEP, int(r))) for r in radii]
+  binary = [float(smoothing.discrete_threshold(*_LEE['mnist'], int(r))) for r in radii]
+  lines = (
+    Line(f'ablation, {_KEEP} shown', radii, np.array(ours), 'o-'),
+    Line(f'Lee et al., {_KEEP} kept', radii, np.array(lee, float), 's--'),
+    Line('Lee et al., binary, 0.8 kept', radii, np.array(binary), '^:'),
+  )
+  return Curves('784 pixels', 'changed pixels', 'probability needed', lines)
+
+
+def _bits():
+  """How much of an image is seen."""
+  kept = np.arange(5, 101, 5)
+  lee = [smoothing.discrete_information(_PIXELS, keep=k / _PIXELS) for k in kept.tolist()]
+  ours = [smoothing.ablation_information(keep=k) for k in kept.tolist()]
+  lines = (Line('ablation', kept, np.array(ours)), Line('Lee et al.', kept, np.array(lee), '--'))
+  return Curves('784 grey pixels', 'retained pixels', 'bits seen', lines)
+
+
+def _models(request, plan):
+  """(rows, curves) of one network and schedule under each law."""
+  shape = data.dataset(plan.dataset).shape
+  (keep,), num_pixels = plan.shown.values(), math.prod(shape[:2])
+  kept, binary = round(keep / num_pixels, 4), float(_LEE['mnist'][0])
+  laws = {
+    'ablation': ('ablation', {'keep': keep}, 'ablation'),
+    f'Lee et al., binary, {binary:g} kept': ('discrete', {'keep': binary, 'levels': 1}, 'lee'),
+    'Lee et al., as many pixels': ('discrete', {'keep': kept, 'levels': _GREY}, 'lee'),
+  }
+  images, rows, curves = images_of(request, plan.dataset, plan.num_images), [], []
+  factories = {'ablation': smoothing.ablation, 'discrete': smoothing.discrete}
+  for name, (method, parameters, beside) in laws.items():
+    law = factories[method](**parameters, shape=shape)
+    where = '-'.join([method, *(f'{value:g}' for value in parameters.values())])
+    run = certified_under(request, plan, images, where, law, method, parameters)
+    said = ', '.join(f'{key} = {value:g}' for key, value in parameters.items())
+    rows.append(median_row(
+      run, 'pixels', number=f'median certified pixels, {name}', setting=setting_of(plan, said),
+      dataset=plan.dataset, seed=request.seed, published=published('ablation-vs-lee', beside),
+    ))  # fmt: skip
+    curves.append(accuracy_line(name, run))
+  return rows, tuple(curves)
+
+
+RECIPE = Recipe(
+  name='ablation-vs-lee',
+  source='Levine & Feizi 2020 (randomized ablation); Lee et al. 2019',
+  dataset='mnist',
+  shows='why ablation certifies more pixels than random replacement: thresholds, information, medians',
+  scales={
+    'quick': Scale('minutes on 2 cores: arithmetic, and 3 models on digits', ('digits',)),
+    'reduced': Scale('a quarter of an hour on 2 cores: 3 models on MNIST', ('mnist',)),
+  },
+  run=run,
+)
