@@ -91,80 +91,25 @@ def of_model(name, make, x, y):
 
 def of_ablation(run, x, y):
   """Pointwise against PREDICT, and the sparsest of its points that new votes confirm."""
-  from certjax import attacks, certify, smoothing, train
+  from certjax import evaluate, smoothing, train
 
   model_fn, law = train.load_run(run).model_fn, smoothing.ablation(keep=KEEP, shape=x.shape[1:])
-  known = [{} for _ in y]
-
-  def turned(seed, points, rows, votes):
-    counts = certify.votes(
-      jax.random.key(seed), model_fn, law, points, index=rows, num_samples=votes,
-      slots=NUM_IMAGES, chunk=CHUNK,
-    )  # fmt: skip
-    return certify.label_from_votes(counts, alpha=ALPHA) != y[rows]
-
-  def is_adversarial(x):
-    x = np.asarray(x)
-    points = [image.tobytes() for image in x]
-    new = np.array([row for row, point in enumerate(points) if point not in known[row]], int)
-    if len(new):
-      for row, answer in zip(new, turned(0, x[new], new, VOTES), strict=True):
-        known[row][points[row]] = answer
-    return np.array([known[row][point] for row, point in enumerate(points)])
-
-  found = attacks.pointwise_search(jax.random.key(0), is_adversarial, x, **REDUCED)
-  visited = [points_by_size(known[row], x[row]) for row in range(len(y))]
-  judge = lambda points, rows: turned(1, points, rows, AGAIN)
-  ends = sparsest_confirmed(visited, judge)
-  success = np.array([end is not None for end in ends])
-  points = np.stack([image if end is None else end for image, end in zip(x, ends, strict=True)])
-  confirmed = attacks.Sparse(
-    points, success, np.where(success, changed(points, x), 0), found.num_queries
+  found = evaluate.pointwise_of_votes(
+    model_fn, law, x, y, num_votes=VOTES, num_judges=AGAIN, alpha=ALPHA, chunk=CHUNK, **REDUCED
   )
-  rows = np.flatnonzero(success)
-  again = turned(2, points[rows], rows, AGAIN)
-  ours = turned(1, np.asarray(found.x), np.arange(len(y)), AGAIN)
   return {
-    **row('randomized ablation', confirmed),
-    'of these confirmed again': float(again.mean()),
-    'median of the search': median(found),
-    'of its end points confirmed': float(ours[np.asarray(found.success)].mean()),
+    **row('randomized ablation', found.confirmed),
+    'of these confirmed again': float(found.again[found.confirmed.success].mean()),
+    'median of the search': median(found.search),
+    'of its end points confirmed': float(found.ends[np.asarray(found.search.success)].mean()),
   }
-
-
-def changed(points, x):
-  """Pixels that differ, of each image."""
-  return (points != x).any(axis=-1).sum(axis=(1, 2))
-
-
-def points_by_size(known, image):
-  """The points of one image that its search took for adversarial, from few changed pixels to many."""
-  points = [
-    np.frombuffer(point, image.dtype).reshape(image.shape) for point in known if known[point]
-  ]
-  sizes = [int(changed(point[None], image[None])[0]) for point in points]
-  return [points[place] for place in np.argsort(sizes, kind='stable')]
-
-
-def sparsest_confirmed(visited, judge):
-  """The first point of each list that `judge` confirms, by bisection, or None.
-
-  What a bisection leaves out may hold a sparser one: the result is an upper bound, as the search's.
-  """
-  low = np.full(len(visited), -1)  # Not confirmed.
-  high = np.array([len(points) for points in visited])  # Confirmed, or past the end.
-  while len(rows := np.flatnonzero(high - low > 1)):
-    middle = (low + high) // 2
-    answers = judge(np.stack([visited[row][middle[row]] for row in rows]), rows)
-    high[rows] = np.where(answers, middle[rows], high[rows])
-    low[rows] = np.where(answers, low[rows], middle[rows])
-  pairs = zip(visited, high, strict=True)
-  return [points[place] if place < len(points) else None for points, place in pairs]
 
 
 def median(found):
   """An image that the attack could not turn counts as infinitely many."""
-  return float(np.median(np.where(found.success, found.num_changed, np.inf)))
+  from certjax import evaluate
+
+  return evaluate.median_changed(found)
 
 
 def pixels(found):

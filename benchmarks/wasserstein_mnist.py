@@ -41,18 +41,15 @@ def main():
 
 def row(run, ground, bound):
   """The certificates that one bound makes of the votes."""
-  import numpy as np
-
-  from certjax import certify, records, report, smoothing
+  from certjax import certify, evaluate, records, report, smoothing
 
   header, lines = records.read(run)
   law = smoothing.wasserstein(sigma=SIGMA, shape=(28, 28, 1), ground=ground, bound=bound)
-  of = lambda name: np.array([line[name] for line in lines])
-  radius = law.radius(certify.clopper_pearson(of('count'), SAMPLES, alpha=ALPHA))
-  proof = certify.certificate(np.where(radius > 0, of('candidate'), certify.ABSTAIN), radius)
+  proof, of = evaluate.recertified(lines, law, num_samples=SAMPLES, alpha=ALPHA), report.load(run)
+  labels = of.labels
   if (ground, bound) == ('l2', 'levine'):
-    assert (proof.radius == of('radius')).all() and (proof.label == of('predict')).all()
-  labels = of('label')
+    assert (proof.radius == of.certificate.radius).all()
+    assert (proof.label == of.certificate.label).all()
   median = report.median_radius(proof, labels)
   return {
     'ground distance': ground,

@@ -1,6 +1,6 @@
 """A method run over a data set, and the checks that distrust it."""
 
-from certjax.evaluate._accuracy import accuracy, robust_accuracy
+from certjax.evaluate._accuracy import accuracy, robust_accuracy, survivors
 from certjax.evaluate._adversarials import (
   check_adversarials,
   host_distance,
@@ -49,8 +49,14 @@ from certjax.evaluate._masked import (
   masked_network,
   masked_records,
 )
-from certjax.evaluate._outcomes import outcome_of
+from certjax.evaluate._pointwise_votes import (
+  Confirmed,
+  median_changed,
+  pointwise_of_votes,
+  sparsest_confirmed,
+)
 from certjax.evaluate._poisoning import PoisonPlan, poison_plan, poison_records, train_members
+from certjax.evaluate._recorded_votes import outcome_of, recertified
 from certjax.evaluate._rounding import Rounding, rounding_bounds
 from certjax.evaluate._sanity import sanity_warnings
 from certjax.evaluate._stored_sets import (
@@ -66,6 +72,7 @@ from certjax.evaluate._targets import Target, plain_target, smoothed_target, vie
 __all__ = [
   'Attacked',
   'BoundedNetwork',
+  'Confirmed',
   'CurvedNetwork',
   'ExactNetwork',
   'Flag',
@@ -108,22 +115,27 @@ __all__ = [
   'masked_certificate',
   'masked_network',
   'masked_records',
+  'median_changed',
   'outcome_of',
   'perceptual_set',
   'perceptual_target',
   'plain_target',
+  'pointwise_of_votes',
   'poison_plan',
   'poison_records',
   'predicted_records',
   'program',
   'read_adversarials',
+  'recertified',
   'robust_accuracy',
   'rounding_bounds',
   'sanity_warnings',
   'sequential_records',
   'smoothed_target',
+  'sparsest_confirmed',
   'square_flag',
   'stored_set',
+  'survivors',
   'train_members',
   'views_target',
   'write_adversarials',

@@ -61,13 +61,34 @@ def robust_accuracy(key, model_fn, attack, images, *, batch_size=500) -> float:
   References:
     Madry et al. 2018 (arXiv:1706.06083).
   """
-  model_fn = jax.tree_util.Partial(model_fn)
-  correct = 0
+  found = survivors(key, model_fn, attack, images, batch_size=batch_size)
+  return int(found.sum()) / len(images.labels)
+
+
+def survivors(key, model_fn, attack, images, *, batch_size=500) -> np.ndarray:
+  """Which images are classified as their label, and still are where an attack moves them.
+
+  Args:
+    key, model_fn, attack, images, batch_size: as in `robust_accuracy`.
+
+  Returns:
+    bool[N].
+
+  Example:
+    >>> from certjax import attacks, threats
+    >>> model_fn = lambda x: jnp.stack([x[:, 0, 0, 0], jnp.full(len(x), 0.5)], axis=1)
+    >>> pixels = np.array([[[[130]]], [[[200]]]], np.uint8)
+    >>> images = data.Images(pixels, np.zeros(2, np.int32), np.arange(2))
+    >>> attack = attacks.pgd(threats.linf(0.1), step_size=0.05, num_steps=4)
+    >>> survivors(jax.random.key(0), model_fn, attack, images, batch_size=2).tolist()
+    [False, True]
+  """
+  model_fn, found = jax.tree_util.Partial(model_fn), []
   for batch, mask in data.eval_batches(images, batch_size):
     x = data.to_float(batch['x'])
     right = _survives(attack, key, model_fn, x, batch['y'], batch['index'])
-    correct += int(np.sum(np.asarray(right)[mask]))
-  return correct / len(images.labels)
+    found.append(np.asarray(right)[mask])
+  return np.concatenate(found)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -12,9 +12,14 @@ from certjax.reproduce import (
   _naive_partitioning,
   _one_dimensional_proof,
   _partition_aggregation,
+  _patch_bands,
   _smoothed_regions,
   _soc_approximation_error,
+  _soc_vs_bcop,
+  _sparse_empirical,
   _ssn_representation,
+  _trained_bounds,
+  _wasserstein,
 )
 from certjax.reproduce._nouns import ARITHMETIC, Request, Result
 
@@ -34,6 +39,11 @@ RECIPES = MappingProxyType({
     _landscape.RECIPE,
     *_ablation.RECIPES,
     _ablation_vs_lee.RECIPE,
+    _sparse_empirical.RECIPE,
+    _patch_bands.RECIPE,
+    _wasserstein.RECIPE,
+    _soc_vs_bcop.RECIPE,
+    *_trained_bounds.RECIPES,
   )
 })  # fmt: skip
 """Name -> `Recipe`."""
