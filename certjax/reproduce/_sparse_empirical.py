@@ -111,6 +111,7 @@ def run(request, *, plan=None) -> Result:
 def searched(model_fn, x, y, search, seed):
   """The `attacks.Sparse` of a function of the image."""
   predict = jax.jit(lambda model_fn, x: model_fn(x).argmax(axis=1))
+  model_fn = jax.tree_util.Partial(model_fn)
   wrong = lambda x: np.asarray(predict(model_fn, x)) != y
   return attacks.pointwise_search(jax.random.key(seed), wrong, x, **search)
 

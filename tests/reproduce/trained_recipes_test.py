@@ -205,11 +205,11 @@ def test_radii_of_a_matrix_of_norm_one_and_robustness_of_two_classes(
 
 
 def test_pointwise_finds_the_fewest_pixels_of_a_sum(request_in, images, monkeypatch):
-  """Class 0 while the pixels sum to more than 10: the fewest are the brightest, put to 0."""
+  """Class 0 while the pixels sum to at most 24: the fewest are the darkest, put to 1."""
   labels = np.zeros(NUM, np.int64)
   images = images._replace(labels=labels)
   monkeypatch.setattr(_sparse_empirical, 'images_of', lambda *more: images)
-  dark = lambda x: jnp.stack([x.sum((1, 2, 3)), jnp.full(len(x), 10.0)], axis=1)
+  dark = lambda x: jnp.stack([jnp.full(len(x), 24.0), x.sum((1, 2, 3))], axis=1)
   monkeypatch.setattr(_sparse_empirical, '_classifiers', lambda *more: {'CNN': lambda: dark})
   proof = certify.certificate(labels, np.arange(NUM))
   proved = report.Run('ablation', images.index, labels, proof)
@@ -226,11 +226,11 @@ def test_pointwise_finds_the_fewest_pixels_of_a_sum(request_in, images, monkeypa
   rows = {row.number: row for row in result.rows}
   x = data.to_float(images.images).reshape(NUM, -1)
   fewest = [
-    int(np.argmax(np.append(0, np.cumsum(np.sort(row)[::-1])) > row.sum() - 10 - 1e-6)) for row in x
+    int(np.argmax(row.sum() + np.append(0, np.cumsum(np.sort(1 - row)[::-1])) > 24)) for row in x
   ]
   ours = rows['median changed pixels, CNN'].ours
   assert np.median(fewest) <= ours <= np.median(fewest) + 3  # 1-minimal points, no smaller ones.
-  assert rows['misclassified as they are, CNN'].ours == sum(row.sum() < 10 for row in x)
+  assert rows['misclassified as they are, CNN'].ours == sum(row.sum() > 24 for row in x)
   assert rows['not turned, CNN'].ours == 0
   ablation = rows['median changed pixels, randomized ablation']
   assert ablation.ours is None and ablation.published.value == 31  # Half were not turned.
@@ -241,9 +241,9 @@ def test_pointwise_finds_the_fewest_pixels_of_a_sum(request_in, images, monkeypa
 
 
 def test_new_votes_judge_the_points_of_a_search(monkeypatch):
-  """The search's votes see two changed pixels as enough, new ones ask for four."""
-  x, law = np.ones((2, 4, 4, 1), np.float32), object()
-  enough = {7: 2, 8: 4, 9: 4}
+  """The search's votes see five changed pixels as enough, new ones ask for six."""
+  x, law = np.ones((2, 8, 8, 1), np.float32), object()
+  enough = {7: 5, 8: 6, 9: 6}
 
   def votes(key, model_fn, given, points, *, index, num_samples, slots, chunk):
     assert given is law and slots == 2
@@ -261,8 +261,8 @@ def test_new_votes_judge_the_points_of_a_search(monkeypatch):
     None, law, x, np.zeros(2, int), num_votes=50, num_judges=300, alpha=0.05, seed=7,
     num_repeats=2, num_noises=20,
   )  # fmt: skip
-  assert found.search.num_changed.tolist() == [2, 2] and not found.ends.any()
-  assert (found.confirmed.num_changed >= 4).all() and found.confirmed.success.all()
+  assert found.search.num_changed.tolist() == [5, 5] and not found.ends.any()
+  assert (found.confirmed.num_changed >= 6).all() and found.confirmed.success.all()
   assert found.again.all()
   visited = [[np.zeros(3)], []]
   assert evaluate.sparsest_confirmed(visited, lambda points, rows: np.zeros(len(rows), bool)) == [
