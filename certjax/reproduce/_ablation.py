@@ -14,7 +14,7 @@ from certjax.report import Curves, Line
 from certjax.reproduce._certified import Sampling, certified, images_of, trained
 from certjax.reproduce._nouns import Recipe, Result, Row, Scale
 from certjax.reproduce._published import numbers, published
-from certjax.reproduce._shares import accuracy_line, median_row, share
+from certjax.reproduce._shares import NOT_AVAILABLE, accuracy_line, median_row, share
 
 _ALPHA = 0.05
 _BEST = 45  # Pixels of MNIST that the paper shows.
@@ -90,7 +90,8 @@ def run_shown(request, *, plan=None) -> Result:
     Curves(f'{plan.dataset}: median', 'pixels shown', 'certified pixels', tuple(lines)),
     Curves(plan.dataset, 'changed pixels', 'certified accuracy', curves),
   )
-  return Result(tuple(rows), figure, (_NOTE,))
+  lacking = any(row.published is None for row in rows)
+  return Result(tuple(rows), figure, (_NOTE, *((NOT_AVAILABLE,) if lacking else ())))
 
 
 def run_nulls(request, *, plan=None) -> Result:

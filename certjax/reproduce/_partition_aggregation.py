@@ -16,7 +16,7 @@ from certjax.report import Curves, Line, Run
 from certjax.reproduce._certified import images_of, trained
 from certjax.reproduce._nouns import Recipe, Result, Row, Scale
 from certjax.reproduce._published import numbers, published
-from certjax.reproduce._shares import accuracy_row, median_row
+from certjax.reproduce._shares import NOT_AVAILABLE, accuracy_row, median_row
 
 _MEMBERS_AT_ONCE = 40
 _FEATURES = 'rotnet-mnist'
@@ -96,7 +96,10 @@ def run(name, request, *, plan=None, learner=None, num_images=None) -> Result:
     lines.append(Line(f'k = {parts}', budgets, accuracy, 'steps'))
   budget = 'poisoned samples' if plan.features is None else 'flipped labels'
   figure = Curves(plan.dataset, budget, 'certified accuracy', tuple(lines))
-  return Result(tuple(rows), (figure,), (_NOTES[plan.learner],))
+  notes = [_NOTES[plan.learner]]
+  if any(row.published is None for row in rows):
+    notes.append(NOT_AVAILABLE)
+  return Result(tuple(rows), (figure,), tuple(notes))
 
 
 def _seen(request, plan):

@@ -6,6 +6,9 @@ from certjax import certify, report
 from certjax.report import Line
 from certjax.reproduce._nouns import Row
 
+NOT_AVAILABLE = (
+  'A median that is missing is N/A: of more than half of the images nothing is proved.'
+)
 _TAIL = 0.025  # On each side: 95% together.
 
 

@@ -320,6 +320,20 @@ def test_published_parts_without_a_median_have_no_number_beside(request_in):
   assert {reproduce.verdict(row) for row in rows[0]} == {'another setting'}
 
 
+def test_at_the_published_setting_numbers_are_compared(request_in, monkeypatch):
+  """97 of 100 images with 8 pixels: the table's 96.72% lies in the interval, 32.32% does not."""
+  line = {'label': 1, 'candidate': 1, 'count': 9_000, 'runner_up_count': 500}
+  lines = [line] * 97 + [{**line, 'count': 5_050, 'runner_up_count': 4_950}] * 3
+  monkeypatch.setattr(_ablation.records, 'read', lambda out: (None, lines))
+  proof = certify.certificate(np.ones(100, int), np.full(100, 8.0))
+  found = report.Run('keep', np.arange(100), np.ones(100, int), proof)
+  rows = lambda k: _ablation._rows(request_in, _ablation.PLANS['full'], found, f'k = {k}', '')
+  said = lambda k: [reproduce.verdict(row._replace(dataset='mnist')) for row in rows(k)]
+  assert said(45) == ['agrees', 'agrees', 'differs'] and said(100)[0] == 'differs'
+  assert said(5) == ['', 'differs', 'agrees']
+  assert all(row.dataset == 'mnist' for row in rows(45))
+
+
 def test_every_scale_names_presets_and_parts_that_are_there():
   for plan in (*_ablation.PLANS.values(), *_ablation.NULL_PLANS.values()):
     assert plan.preset in PRESETS and all(
