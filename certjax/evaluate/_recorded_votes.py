@@ -50,7 +50,7 @@ def recertified(lines, law, *, num_samples: int, alpha: float) -> certify.Certif
     >>> line = {'candidate': 3, 'count': 90}
     >>> proof = recertified([line], smoothing.gaussian(sigma=1.0), num_samples=100, alpha=0.05)
     >>> int(proof.label[0]), round(float(proof.radius[0]), 2)
-    (3, 0.97)
+    (3, 0.98)
   """
   candidate, count = (np.array([line[name] for line in lines]) for name in ('candidate', 'count'))
   first = np.zeros(len(lines), int)
