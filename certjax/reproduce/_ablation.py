@@ -85,7 +85,7 @@ def run_shown(request, *, plan=None) -> Result:
   lines = [Line(plan.dataset, *np.array(there or np.empty((0, 2))).T, 'o-')]
   if plan.dataset == 'mnist':  # Else k is another share of the pixels.
     lines.append(Line('published', *_published_medians(), '--'))
-  curves = tuple(accuracy_line(f'k = {keep}', run) for keep, run in found.items())
+  curves = tuple(accuracy_line(f'k = {keep}', run, 'o-') for keep, run in found.items())
   figure = (
     Curves(f'{plan.dataset}: median', 'pixels shown', 'certified pixels', tuple(lines)),
     Curves(plan.dataset, 'changed pixels', 'certified accuracy', curves),
@@ -110,7 +110,7 @@ def run_nulls(request, *, plan=None) -> Result:
       run = _certified(request, plan, images, f'keep-{keep}-{null}', keep=keep, **more)
       how = f'k = {keep}, hidden pixels: {null}' + (f' {mean}' if more else '')
       rows += _rows(request, plan, run, null, how, prefix='ablation-null')
-      curves.append(accuracy_line(f'{null}, k = {keep}', run))
+      curves.append(accuracy_line(f'{null}, k = {keep}', run, 'o-'))
   figure = Curves(plan.dataset, 'changed pixels', 'certified accuracy', tuple(curves))
   return Result(tuple(rows), (figure,), (_NOTE,))
 

@@ -137,7 +137,7 @@ def _models(request, plan):
       run, 'pixels', number=f'median certified pixels, {name}', setting=setting_of(plan, said),
       dataset=plan.dataset, seed=request.seed, published=published('ablation-vs-lee', beside),
     ))  # fmt: skip
-    curves.append(accuracy_line(name, run))
+    curves.append(accuracy_line(name, run, 'o-'))
   return rows, tuple(curves)
 
 

@@ -187,7 +187,7 @@ RECIPES = (
   _recipe(
     'ssdpa-mnist', 'mnist', _FLIPPED,
     {
-      'quick': 'a minute on 2 cores: features of digits, and 175 linear members',
+      'quick': 'half a minute on 2 cores: features of digits, and 175 linear members',
       'reduced': 'minutes on 2 cores: features of MNIST, and 1,200 linear members',
     },
   ),
@@ -200,6 +200,6 @@ RECIPES = (
   ),
   _recipe(
     'ssdpa-cifar10', 'cifar10', _FLIPPED,
-    {'quick': 'a minute on 2 cores: features of digits, and 130 linear members'},
+    {'quick': 'half a minute on 2 cores: features of digits, and 130 linear members'},
   ),
 )  # fmt: skip

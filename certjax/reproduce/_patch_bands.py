@@ -72,7 +72,7 @@ def run(request, *, plan=None) -> Result:
       )  # fmt: skip
       name = f'theta {theta:g}, rule of {rule}'
       rows += _rows(request, plan, run, name, both=not per_location)
-      lines.append(accuracy_line(name, run))
+      lines.append(accuracy_line(name, run, 'o-'))
   figure = Curves(plan.dataset, 'side of a patch', 'certified accuracy', tuple(lines))
   return Result(tuple(rows), (figure,), (_NOTE,))
 
@@ -104,7 +104,7 @@ RECIPE = Recipe(
   dataset='mnist',
   shows='which share of images no square patch can turn, by bands, beside interval bounds',
   scales={
-    'quick': Scale('a minute on 2 cores: one model on digits', ('digits',)),
+    'quick': Scale('half a minute on 2 cores: one model on digits', ('digits',)),
     'reduced': Scale('a quarter of an hour on 2 cores: one model on MNIST', ('mnist',)),
   },
   run=run,

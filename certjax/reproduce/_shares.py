@@ -39,8 +39,10 @@ def median_row(run, unit, **fields) -> Row:
   return Row(ours=report.median_radius(run.certificate, run.labels), unit=unit, **fields)
 
 
-def accuracy_line(name, run) -> Line:
+def accuracy_line(name, run, style='-') -> Line:
   """Certified accuracy at every certified radius, and the fall to 0 behind the last.
+
+  With marks ('o-') where radii are counted, so that none are between two of them.
 
   Example:
     >>> proof = certify.Certificate(np.array([3, 1]), np.array([0.5, 0.9]))
@@ -51,4 +53,4 @@ def accuracy_line(name, run) -> Line:
   proved = run.certificate.radius[run.certificate.label == run.labels]
   radii = np.unique([0.0, *proved])
   accuracy = report.certified_accuracy(run.certificate, run.labels, radii)
-  return Line(name, np.append(radii, radii[-1]), np.append(accuracy, 0.0))
+  return Line(name, np.append(radii, radii[-1]), np.append(accuracy, 0.0), style)
