@@ -94,10 +94,10 @@ def _grid(config):
 
 def _shown(stored, config):
   """The `report.Shown` of one attack."""
-  from certjax import data
+  from certjax import data, evaluate
 
   title = f'{stored.attack}, {stored.norm} {stored.bound:g} ({stored.unit})'
-  broken = _stored.broken(stored.directory, config.num_images)
+  broken = evaluate.broken(stored.directory, config.num_images)
   if not len(broken.index):
     raise ValueError(
       f'{stored.directory}: the attack broke no image, and there is nothing to draw.'

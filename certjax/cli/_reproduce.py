@@ -28,7 +28,11 @@ def reproduce(arguments):
     seed=config.seed,
     data_dir=config.data_dir,
     logs=config.logs,
+    weights=config.weights,
     presets={name: preset for name, (_, preset) in configs.PRESETS.items()},
+    attacks=recipes.Attacks(
+      configs.threat_of, configs.build_attack, configs.unit_of, configs.PERCEPTUAL_BOUNDS
+    ),
     say=lambda line: print(line, file=sys.stderr),
   )
   result = recipes.reproduce(config.name, request)

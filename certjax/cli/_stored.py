@@ -1,7 +1,7 @@
-"""What finished directories of `certjax attack` hold: their attacks, and the images that these broke."""
+"""What finished directories of `certjax attack` hold: their attacks, and the images before them."""
 
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from certjax import records, report
 
@@ -24,21 +24,6 @@ class Stored(NamedTuple):
   dataset: tuple
 
 
-class Broken(NamedTuple):
-  """Images that an attack broke, by their index.
-
-  Attributes:
-    index: int64[M], in the split.
-    labels, predict: int64[M], the label, and the classifier's answer to the adversarial image.
-    x_adv: float32[M, H, W, C]; None of no image.
-  """
-
-  index: Any
-  labels: Any
-  predict: Any
-  x_adv: Any
-
-
 def find(directory) -> list:
   """The attacks of a directory.
 
@@ -54,28 +39,6 @@ def find(directory) -> list:
   ]
 
 
-def broken(directory, largest=None) -> Broken:
-  """What an attack, or one of its parts, broke.
-
-  Args:
-    directory: of a `Stored`.
-    largest: at most so many images, evenly spaced.
-
-  Raises:
-    ValueError: for missing or damaged arrays.
-  """
-  import numpy as np
-
-  parts = [path.parent for path in sorted(directory.glob(f'*/{records.RECORDS}'))] or [directory]
-  found = [pair for part in parts for pair in _successes(part)]
-  found.sort(key=lambda pair: pair[0]['index'])
-  if largest is not None and len(found) > largest:
-    found = [found[i * len(found) // largest] for i in range(largest)]
-  column = lambda name: np.array([line[name] for line, _ in found], np.int64)
-  x_adv = np.stack([image for _, image in found]) if found else None
-  return Broken(column('index'), column('label'), column('predict'), x_adv)
-
-
 def source_of(stored, data_dir):
   """The `data.Source` that an attack took its images from."""
   from certjax import data
@@ -86,6 +49,11 @@ def source_of(stored, data_dir):
 
 def originals(stored, broken, source):
   """The `data.Images` of what was broken.
+
+  Args:
+    stored: a `Stored`.
+    broken: an `evaluate.Broken`.
+    source: of `source_of`.
 
   Raises:
     ValueError: if the adversarial images cannot be of this source.
@@ -99,24 +67,6 @@ def originals(stored, broken, source):
       f'{x_adv.shape}: give the --data-dir of the attack.'
     )
   return images
-
-
-def _successes(directory):
-  """(record, image) of each success of one part."""
-  from certjax.evaluate import read_adversarials
-
-  lines = records.read(directory)[1]
-  paths = sorted((directory / 'adversarial').glob('*.npz'))
-  starts = [int(path.stem) for path in paths]
-  if lines and (not starts or starts[0] != 0):
-    raise ValueError(f'{directory}: its adversarial images are missing: attack anew.')
-  for path, start, end in zip(paths, starts, [*starts[1:], len(lines)], strict=True):
-    here = lines[start:end]
-    for line, image in zip(
-      here, read_adversarials(path, [line['index'] for line in here]), strict=True
-    ):
-      if line['success']:
-        yield line, image
 
 
 def examples(runs, data_dir):

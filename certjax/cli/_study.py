@@ -99,9 +99,9 @@ def _conditions(config):
 def _condition(stored, source, distances, max_pairs):
   import numpy as np
 
-  from certjax import study
+  from certjax import evaluate, study
 
-  broken = _stored.broken(stored.directory, max_pairs)
+  broken = evaluate.broken(stored.directory, max_pairs)
   if not len(broken.index):
     raise ValueError(
       f'{stored.directory}: the attack broke no image, and there is nothing to show.'

@@ -21,5 +21,8 @@ class Reproduce:
   logs: pathlib.Path | None = None
   """Of cohen-cifar10 and cohen-imagenet: the folder data of the authors' repository, locuslab/smoothing,
   whose certification logs give the published tables."""
+  weights: pathlib.Path | None = None
+  """Of recoloradv-combinations beyond the quick scale: a folder with the authors' networks, the one without
+  defence as *resnet32_normal.*, the one trained against recolourings as *resnet32_recoloradv.*."""
   seed: int = 0
   """Seed of whatever is drawn."""

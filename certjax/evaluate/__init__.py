@@ -15,6 +15,7 @@ from certjax.evaluate._bounded import (
   bounded_network,
   bounded_records,
 )
+from certjax.evaluate._broken import Broken, broken
 from certjax.evaluate._certification import (
   certified_records,
   check_arguments,
@@ -72,6 +73,7 @@ from certjax.evaluate._targets import Target, plain_target, smoothed_target, vie
 __all__ = [
   'Attacked',
   'BoundedNetwork',
+  'Broken',
   'Confirmed',
   'CurvedNetwork',
   'ExactNetwork',
@@ -91,6 +93,7 @@ __all__ = [
   'bounded_certificate',
   'bounded_network',
   'bounded_records',
+  'broken',
   'certified_records',
   'check_adversarials',
   'check_arguments',

@@ -3,6 +3,7 @@
 from certjax.reproduce._nouns import (
   ARITHMETIC,
   SCALES,
+  Attacks,
   Published,
   Recipe,
   Request,
@@ -20,6 +21,7 @@ __all__ = [
   'ARITHMETIC',
   'RECIPES',
   'SCALES',
+  'Attacks',
   'Published',
   'Recipe',
   'Request',

@@ -78,12 +78,30 @@ class Result(NamedTuple):
   Attributes:
     rows: the numbers.
     figure: panels of `report.plot_panels`, where the lecture has a figure.
+    shown: instead of panels, `report.Shown` of each attack, for `report.plot_attacked`.
     notes: sentences that must stand below the table.
   """
 
   rows: tuple
   figure: tuple = ()
   notes: tuple = ()
+  shown: tuple = ()
+
+
+class Attacks(NamedTuple):
+  """What the names of attacks mean: the tables of `certjax.configs`, from the command line.
+
+  Attributes:
+    threat_of: `(norm, eps) -> threat`.
+    build: `(name, threat, num_classes, parameters) -> tuple of attacks.Part`.
+    unit_of: `(norm) -> str`.
+    bounds: data set -> norm -> eps, of the perceptual comparison.
+  """
+
+  threat_of: Callable
+  build: Callable
+  unit_of: Callable
+  bounds: Mapping
 
 
 class Request(NamedTuple):
@@ -95,7 +113,9 @@ class Request(NamedTuple):
     seed: of everything that is drawn.
     data_dir: TFDS directory, or None for its default.
     logs: directory of the authors' published logs, or None.
+    weights: directory of published networks, or None.
     presets: name -> training config (`configs.PRESETS` from the command line), for `train.run`.
+    attacks: an `Attacks`, for recipes that attack.
     say: called with a line whenever a part is finished.
   """
 
@@ -104,7 +124,9 @@ class Request(NamedTuple):
   seed: int = 0
   data_dir: pathlib.Path | None = None
   logs: pathlib.Path | None = None
+  weights: pathlib.Path | None = None
   presets: Mapping[str, Any] = MappingProxyType({})
+  attacks: Attacks | None = None
   say: Callable[[str], None] = lambda line: None
 
 
@@ -131,6 +153,7 @@ class Recipe(NamedTuple):
     scales: name of `SCALES` -> `Scale`, those that are offered.
     run: `Request -> Result`.
     reads_logs: whether `Request.logs` has a meaning.
+    weights_at: the scales at which `Request.weights` must be given; at others it has no meaning.
   """
 
   name: str
@@ -140,6 +163,7 @@ class Recipe(NamedTuple):
   scales: Mapping[str, Scale]
   run: Callable[[Request], Result]
   reads_logs: bool = False
+  weights_at: tuple[str, ...] = ()
 
 
 def verdict(row: Row) -> str:

@@ -6,17 +6,24 @@ from certjax import data
 from certjax.reproduce import (
   _ablation,
   _ablation_vs_lee,
+  _attack_gallery,
+  _attack_overlap,
   _cohen,
   _curse_of_dimensionality,
+  _heuristic_defenses,
   _landscape,
   _naive_partitioning,
   _one_dimensional_proof,
   _partition_aggregation,
   _patch_bands,
+  _perceptibility,
+  _perceptual_training,
+  _recoloring,
   _smoothed_regions,
   _soc_approximation_error,
   _soc_vs_bcop,
   _sparse_empirical,
+  _splitting_noise,
   _ssn_representation,
   _trained_bounds,
   _wasserstein,
@@ -33,6 +40,7 @@ RECIPES = MappingProxyType({
     _one_dimensional_proof.RECIPE,
     _curse_of_dimensionality.RECIPE,
     _ssn_representation.RECIPE,
+    *_splitting_noise.RECIPES,
     _soc_approximation_error.RECIPE,
     _naive_partitioning.RECIPE,
     *_partition_aggregation.RECIPES,
@@ -44,6 +52,12 @@ RECIPES = MappingProxyType({
     _wasserstein.RECIPE,
     _soc_vs_bcop.RECIPE,
     *_trained_bounds.RECIPES,
+    _attack_gallery.RECIPE,
+    _heuristic_defenses.RECIPE,
+    *_perceptual_training.RECIPES,
+    _attack_overlap.RECIPE,
+    _recoloring.RECIPE,
+    _perceptibility.RECIPE,
   )
 })  # fmt: skip
 """Name -> `Recipe`."""
@@ -81,17 +95,31 @@ def reproduce(name: str, request: Request) -> Result:
     A `Result`, for `write` or `markdown`.
 
   Raises:
-    ValueError: as `find`; for a data set that is not prepared, logs that the recipe does not read,
-      and whatever the recipe refuses.
+    ValueError: as `find`; for a data set that is not prepared, logs or weights that the recipe does
+      not read or lacks, and whatever the recipe refuses.
   """
   recipe = find(name, request.scale)
   if request.logs is not None and not recipe.reads_logs:
     readers = [each.name for each in RECIPES.values() if each.reads_logs]
     raise ValueError(f'`logs`: {name} reads none; {", ".join(readers)} do.')
+  _check_weights(recipe, request)
   for dataset in recipe.scales[request.scale].datasets:
     if missing := _missing(dataset, request.data_dir):
       raise ValueError(f'{name} at scale {request.scale} needs {dataset}: {missing}.')
   return recipe.run(request)
+
+
+def _check_weights(recipe, request):
+  if request.scale in recipe.weights_at and request.weights is None:
+    raise ValueError(
+      f'{recipe.name} at scale {request.scale} attacks published networks: give `--weights DIR`, where '
+      f'they lie.'
+    )
+  if request.weights is not None and request.scale not in recipe.weights_at:
+    readers = [f'{each.name} at {", ".join(each.weights_at)}' for each in RECIPES.values() if each.weights_at]  # fmt: skip
+    raise ValueError(
+      f'`weights`: {recipe.name} at scale {request.scale} reads none; {"; ".join(readers)} does.'
+    )
 
 
 def listing(data_dir=None) -> str:
@@ -106,7 +134,7 @@ def listing(data_dir=None) -> str:
   lines = []
   for recipe in RECIPES.values():
     lines += [recipe.name, f'  {recipe.shows}', f'  source: {recipe.source}']
-    on = 'no data: theorems' if recipe.dataset == ARITHMETIC else recipe.dataset
+    on = 'no data set' if recipe.dataset == ARITHMETIC else recipe.dataset
     lines.append(f'  published on: {on}')
     for name, scale in recipe.scales.items():
       missing = [each for each in scale.datasets if _missing(each, data_dir)]

@@ -69,13 +69,17 @@ def write(recipe, request, result, versions) -> str:
   (request.out / 'table.md').write_text(text)
   if result.figure:
     report.plot_panels(result.figure, request.out / 'figure.png')
+  if result.shown:
+    most = max(len(shown.index) for shown in result.shown)
+    report.plot_attacked(result.shown, request.out / 'figure.png', num_images=most)
   return text
 
 
 def command_of(recipe, request) -> str:
   """The command line of a request, without this machine's places."""
   words = ['certjax reproduce', recipe.name, '--scale', request.scale, '--seed', str(request.seed)]
-  return ' '.join([*words, *(['--logs DIR'] if request.logs else [])])
+  places = {'--logs': request.logs, '--weights': request.weights}
+  return ' '.join([*words, *(f'{name} DIR' for name, place in places.items() if place)])
 
 
 def _cells(row):
