@@ -21,53 +21,33 @@ import jax
 import numpy as np
 from scipy import stats
 
-NUM_IMAGES, BATCH = 200, 50
-STEPS, STEP_SIZE, PENALTY = 100, 1e-3, 0.05
-COLOUR, FLOW, ADDED = 0.06, 0.05, 8 / 255
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in the authors' code.
+NUM_IMAGES = 200
 TRAINED, PEER = 'C, on the network trained against C', 'C, on PyTorch'
 PUBLISHED = {'C': 3.3, 'C + D': 0.0, 'C + S': 0.9, 'S + D': 0.0, 'C + S + D': 0.0}
 PUBLISHED |= {TRAINED: 45.8, PEER: PUBLISHED['C']}
 
 
 def searches():
-  """name -> (`Functional`, the image that is kept); the penalty of D counts nothing."""
+  """name -> `Search`: the five of the recipe recoloradv-combinations, then with the best image of each search."""
   from certjax.attacks import functional
+  from certjax.reproduce import PUBLISHED_SIZES, Search, published_searches
 
-  colour, flow = functional.recolor(COLOUR, compat=True), functional.stadv(FLOW)
-  added = functional.additive(ADDED)
-  compose = functional.compose
-  return {
-    'C': (colour, 'last'),
-    'C + D': (compose(colour, added, weights=(1, 0)), 'last'),
-    'C + S': (compose(colour, flow), 'last'),
-    'S + D': (compose(flow, added, weights=(1, 0)), 'last'),
-    'C + S + D': (compose(colour, flow, added, weights=(1, 1, 0)), 'last'),
-    'C, best': (colour, 'best'),
-    'C + S, best': (compose(colour, flow), 'best'),
-    'C, identity-safe, best': (functional.recolor(COLOUR), 'best'),
-  }
+  found = published_searches()
+  found |= {f'{name}, best': found[name]._replace(keep='best') for name in ('C', 'C + S')}
+  own = Search(functional.recolor(PUBLISHED_SIZES.colour), keep='best')
+  return {**found, 'C, identity-safe, best': own}
 
 
-def broken_and_moved(model_fn, threat, keep, x, y):
+def broken_and_moved(model_fn, search, x, y):
   """(bool[N] right under attack, float[N] largest change of a value)."""
-  from certjax import attacks
+  from certjax.reproduce import after_search
 
-  attack = attacks.latent_attack(
-    threat, num_steps=STEPS, step_size=STEP_SIZE, penalty_weight=PENALTY, keep=keep
-  )
-  run = jax.jit(lambda key, model_fn, x, y: attack(key, model_fn, x, y))
-  judge = jax.jit(lambda model_fn, x: model_fn(x).argmax(axis=1))
   right, moved = [], []
-  for start in range(0, len(x), BATCH):
-    part = slice(start, start + BATCH)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(
-      jax.random.key(0), np.arange(start, start + BATCH)
-    )
-    x_adv = run(keys, model_fn, x[part], y[part])
-    right.append(np.asarray(judge(model_fn, x_adv)) == y[part])
-    moved.append(np.abs(np.asarray(x_adv) - x[part]).max(axis=(1, 2, 3)))
-    print(f'{start + BATCH} of {len(x)}: {np.concatenate(right).mean():.3f}', flush=True)
+  key, index = jax.random.key(0), np.arange(len(x))
+  for rows, predict, change in after_search(key, model_fn, search, x, y, index):
+    right.append(predict == y[rows])
+    moved.append(change)
+    print(f'{rows.stop} of {len(x)}: {np.concatenate(right).mean():.3f}', flush=True)
   return np.concatenate(right), np.concatenate(moved)
 
 
@@ -106,9 +86,17 @@ def main():
   )
   arguments = parser.parse_args()
   from certjax import data, models
+  from certjax.reproduce import (
+    NETWORK_MEAN,
+    NETWORK_STD,
+    PENALTY,
+    PUBLISHED_SIZES,
+    STEP_SIZE,
+    STEPS,
+  )
 
   arguments.out.mkdir(parents=True, exist_ok=True)
-  module = models.ResNet(num_classes=10, depth=32, mean=MEAN, std=STD)
+  module = models.ResNet(num_classes=10, depth=32, mean=NETWORK_MEAN, std=NETWORK_STD)
   evenly = data.subset(data.dataset('cifar10').sizes['test'], evenly=NUM_IMAGES)
   images = data.load('cifar10', 'test', data_dir=arguments.data_dir, indices=evenly)
   x, y = data.to_float(images.images), np.asarray(images.labels)
@@ -124,14 +112,14 @@ def main():
   trained, trained_clean = network(arguments.trained_weights)
   todo = searches()
   runs = {
-    name: lambda search=search: (*broken_and_moved(model_fn, *search, x, y), clean)
+    name: lambda search=search: (*broken_and_moved(model_fn, search, x, y), clean)
     for name, search in todo.items()
   }
-  runs[TRAINED] = lambda: (*broken_and_moved(trained, *todo['C'], x, y), trained_clean)
+  runs[TRAINED] = lambda: (*broken_and_moved(trained, todo['C'], x, y), trained_clean)
   if importlib.util.find_spec('torch'):
     import recoloradv_peer
 
-    settings = dict(bound=COLOUR, steps=STEPS, step_size=STEP_SIZE, penalty=PENALTY)
+    settings = dict(bound=PUBLISHED_SIZES.colour, steps=STEPS, step_size=STEP_SIZE, penalty=PENALTY)
     peer = lambda: recoloradv_peer.right_under_attack(arguments.weights, x, y, **settings)
     runs[PEER] = lambda: (peer(), None, clean)
   kept = committed() if arguments.keep else {}

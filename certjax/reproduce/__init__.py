@@ -14,13 +14,30 @@ from certjax.reproduce._nouns import (
 )
 from certjax.reproduce._published import numbers, published
 from certjax.reproduce._recipes import RECIPES, find, listing, reproduce
+from certjax.reproduce._recoloring import (
+  NETWORK_MEAN,
+  NETWORK_STD,
+  PENALTY,
+  PUBLISHED_SIZES,
+  STEP_SIZE,
+  STEPS,
+  Search,
+  after_search,
+  published_searches,
+)
 from certjax.reproduce._shares import accuracy_row, share
 from certjax.reproduce._write import cards, command_of, markdown, write
 
 __all__ = [
   'ARITHMETIC',
+  'NETWORK_MEAN',
+  'NETWORK_STD',
+  'PENALTY',
+  'PUBLISHED_SIZES',
   'RECIPES',
   'SCALES',
+  'STEPS',
+  'STEP_SIZE',
   'Attacks',
   'Published',
   'Recipe',
@@ -28,7 +45,9 @@ __all__ = [
   'Result',
   'Row',
   'Scale',
+  'Search',
   'accuracy_row',
+  'after_search',
   'cards',
   'command_of',
   'find',
@@ -36,6 +55,7 @@ __all__ = [
   'markdown',
   'numbers',
   'published',
+  'published_searches',
   'reproduce',
   'share',
   'verdict',

@@ -45,7 +45,7 @@ def different(first, second) -> float:
   blurred = [ndimage.uniform_filter(image / 255, (3, 3, 1), mode='nearest') for image in (first, second)]  # fmt: skip
   contrast = float(np.abs(blurred[0] - blurred[1]).max())
   seen = 1 - (1 - ALARM) * np.exp(-((contrast / THRESHOLD) ** 2))
-  return LAPSE / 2 + (1 - LAPSE) * seen
+  return float(LAPSE / 2 + (1 - LAPSE) * seen)
 
 
 def run(request, *, plan=None, parameters=None) -> Result:

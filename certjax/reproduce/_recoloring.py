@@ -20,7 +20,7 @@ from certjax.reproduce._published import numbers, published
 from certjax.reproduce._shares import share
 
 _TABLE = 'recoloradv-combinations'
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NETWORK_MEAN, NETWORK_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the published networks: ImageNet's, as in the authors' code."""
 STEPS, STEP_SIZE, PENALTY = 100, 1e-3, 0.05
 """As published."""
@@ -37,7 +37,7 @@ class Sizes(NamedTuple):
   added: float
 
 
-SIZES = Sizes(0.06, 0.05, 8 / 255)
+PUBLISHED_SIZES = Sizes(0.06, 0.05, 8 / 255)
 """As published."""
 
 
@@ -79,7 +79,7 @@ def combinations(colour, flow, added) -> dict:
 def published_searches() -> dict:
   """Name -> `Search` of the five columns on CIFAR-10, as published."""
   parts = (
-    functional.recolor(SIZES.colour, compat=True), functional.stadv(SIZES.flow), functional.additive(SIZES.added)
+    functional.recolor(PUBLISHED_SIZES.colour, compat=True), functional.stadv(PUBLISHED_SIZES.flow), functional.additive(PUBLISHED_SIZES.added)
   )  # fmt: skip
   return {name: Search(threat) for name, threat in combinations(*parts).items()}
 
@@ -89,7 +89,7 @@ def scaled_searches(sizes) -> dict:
   parts = (
     functional.recolor_of_image(sizes.colour), functional.stadv(sizes.flow), functional.additive(sizes.added)
   )  # fmt: skip
-  steps = dict(zip('CSD', (STEP_SIZE * ours / theirs for ours, theirs in zip(sizes, SIZES, strict=True)), strict=True))  # fmt: skip
+  steps = dict(zip('CSD', (STEP_SIZE * ours / theirs for ours, theirs in zip(sizes, PUBLISHED_SIZES, strict=True)), strict=True))  # fmt: skip
   of = lambda name: tuple(steps[part] for part in name.split(' + '))
   return {
     name: Search(threat, of(name) if '+' in name else of(name)[0])
@@ -148,7 +148,7 @@ def published_network(directory, name):
       f'`weights`={directory} must hold one file *resnet32_{name}.*, the network of ReColorAdv, got '
       f'{len(found)}.'
     )
-  module = models.ResNet(num_classes=10, depth=32, mean=MEAN, std=STD)
+  module = models.ResNet(num_classes=10, depth=32, mean=NETWORK_MEAN, std=NETWORK_STD)
   variables = models.load_weights(found[0], module)
   return models.bind(module, variables), variables
 
