@@ -82,6 +82,10 @@ RECIPE = Recipe(
   source='the papers of each attack (README names them)',
   dataset=ARITHMETIC,
   shows='every threat on one page: original, adversarial image, difference',
-  scales={'quick': Scale('minutes: one network on digits, 13 attacks on 24 images', (_DATASET,))},
+  scales={
+    'quick': Scale(
+      'minutes (not timed): one network on digits, 13 attacks on 24 images', (_DATASET,)
+    )
+  },
   run=run,
 )

@@ -85,7 +85,9 @@ RECIPE = Recipe(
   dataset='imagenet100',
   shows='which images fall to which threats, and whether the perceptual one contains the others',
   scales={
-    'quick': Scale('minutes: two small networks on digits, 20 epochs, 100 images', ('digits',)),
+    'quick': Scale(
+      'minutes (not timed): two small networks on digits, 20 epochs, 100 images', ('digits',)
+    ),
     'reduced': Scale('half an hour or more (not timed): the same on MNIST, 200 images', ('mnist',)),
   },
   run=run,

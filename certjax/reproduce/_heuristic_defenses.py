@@ -193,6 +193,8 @@ RECIPE = Recipe(
   source='Athalye, Carlini & Wagner 2018',
   dataset='cifar10',
   shows='defences without useful gradients: what PGD through them, and an adaptive attack, leave',
-  scales={'quick': Scale('minutes: two small networks on digits, six defences', (_DATASET,))},
+  scales={
+    'quick': Scale('minutes (not timed): two small networks on digits, six defences', (_DATASET,))
+  },
   run=run,
 )

@@ -164,7 +164,9 @@ RECIPE = Recipe(
   dataset='imagenet100',
   shows='which distance predicts what is seen: the analysis, by a simulated observer',
   scales={
-    'quick': Scale('minutes: two small networks on digits, 12 attacks on 100 images', ('digits',)),
+    'quick': Scale(
+      'minutes (not timed): two small networks on digits, 12 attacks on 100 images', ('digits',)
+    ),
   },
   run=run,
 )

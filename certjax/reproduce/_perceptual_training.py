@@ -241,7 +241,7 @@ def _recipe(name, dataset, shows, function):
   return Recipe(
     name=name, source=_SOURCE, dataset=dataset, shows=shows, run=function,
     scales={
-      'quick': Scale('minutes: five small networks on digits, 20 epochs, 100 images', ('digits',)),
+      'quick': Scale('minutes (not timed): four or five small networks on digits, 20 epochs, 100 images', ('digits',)),
       'reduced': Scale('an hour or more (not timed): five networks on MNIST, 200 images', ('mnist',)),
     },
   )  # fmt: skip
