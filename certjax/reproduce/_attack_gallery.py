@@ -7,7 +7,8 @@ judge. The picture shows images that the attack broke, so it says nothing of tho
 import numpy as np
 
 from certjax import data, evaluate, report, train
-from certjax.reproduce._classifiers import armed, attacked, place, test_images, trained
+from certjax.reproduce._attacked import armed, attacked, place
+from certjax.reproduce._certified import images_of, trained
 from certjax.reproduce._nouns import ARITHMETIC, Recipe, Result, Row, Scale
 from certjax.reproduce._perceptual_training import CLEAN
 from certjax.reproduce._shares import share
@@ -37,9 +38,9 @@ def run(request, *, norms=tuple(ATTACKS), num_images=24, parameters=None, change
     parameters: norm -> parameters of its attack, where they are not the defaults.
     changed: fields of the preset that are other here, beside those of clean training.
   """
-  classifier = trained(request, _FOLDER, _DATASET, **CLEAN, **(changed or {}))
+  classifier = trained(request, _DATASET, _FOLDER, **CLEAN, **(changed or {}))
   measure = train.load_features(request.out / _FOLDER, data.dataset(_DATASET).shape)
-  images = test_images(request, _DATASET, num_images)
+  images = images_of(request, _DATASET, num_images)
   rows, shown = [], []
   for norm in norms:
     name, eps = ATTACKS[norm]

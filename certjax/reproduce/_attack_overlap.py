@@ -9,7 +9,8 @@ import numpy as np
 
 from certjax import report
 from certjax.report import Regions
-from certjax.reproduce._classifiers import attacked, test_images, trained
+from certjax.reproduce._attacked import attacked
+from certjax.reproduce._certified import images_of, trained
 from certjax.reproduce._nouns import Recipe, Result, Row, Scale
 from certjax.reproduce._perceptual_training import PLANS, armed_for, measuring, slug
 from certjax.reproduce._shares import share
@@ -55,9 +56,9 @@ def run(request, *, plan=None) -> Result:
 def _columns(request, plan):
   """A `report.Column` a threat, LPA at each of its sizes."""
   measure = measuring(request, plan)
-  images = test_images(request, plan.dataset, plan.num_images)
+  images = images_of(request, plan.dataset, plan.num_images)
   preset, changed = plan.classifiers[_CLASSIFIER]
-  classifier = trained(request, slug(_CLASSIFIER), preset, **changed)
+  classifier = trained(request, preset, slug(_CLASSIFIER), **changed)
   sizes = [(name, 1.0) for name in NARROW] + [('LPA', part) for part in SHARES]
   ready = [armed_for(request, plan, name, part) for name, part in sizes]
   return [

@@ -41,11 +41,14 @@ def trained(request, preset, where, law=None, **changed) -> train.TrainedRun:
     preset: its name.
     where: name of the folder.
     law: the `Smoothing` or `Views` that the changed config names, or None.
-    **changed: fields of the config.
+    **changed: fields of the config; the seed is the request's unless it is given.
+
+  Raises:
+    ValueError: as `train.run`.
   """
   config = dataclasses.replace(
-    request.presets[preset], out=request.out / where, seed=request.seed, data_dir=request.data_dir,
-    **changed,
+    request.presets[preset], **{'seed': request.seed, **changed}, out=request.out / where,
+    data_dir=request.data_dir,
   )  # fmt: skip
   train.run(config, law)
   request.say(f'trained: {config.out}')
@@ -54,7 +57,7 @@ def trained(request, preset, where, law=None, **changed) -> train.TrainedRun:
 
 def images_of(request, dataset, num_images=None) -> data.Images:
   """Evenly spaced test images of a data set; all of them by default."""
-  every = data.dataset(dataset).sizes['test']
+  every = data.dataset(dataset).size('test')
   indices = data.subset(every, evenly=num_images or every)
   return data.load(dataset, 'test', data_dir=request.data_dir, indices=indices)
 

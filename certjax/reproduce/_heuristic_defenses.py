@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from certjax import attacks, data, defenses, models, parallel, threats, train
-from certjax.reproduce._classifiers import test_images
+from certjax.reproduce._certified import images_of
 from certjax.reproduce._nouns import Recipe, Result, Row, Scale
 from certjax.reproduce._published import numbers, published
 from certjax.reproduce._shares import share
@@ -62,7 +62,7 @@ def run(request, *, num_images=100, num_steps=40, training_steps=_TRAINING_STEPS
     names: defences of `made`, default all.
   """
   eps = request.attacks.bounds[_DATASET]['linf']
-  images = test_images(request, _DATASET, num_images)
+  images = images_of(request, _DATASET, num_images)
   x, y = jnp.asarray(data.to_float(images.images)), jnp.asarray(images.labels)
   plain, coded = (network(request, training_steps, levels) for levels in (None, _LEVELS))
   setting = f'{_HIDDEN[0]} hidden units, L_inf {eps:g}, {len(y)} test images, {num_steps} steps'

@@ -14,7 +14,8 @@ from scipy import ndimage
 
 from certjax import data, distances, evaluate, study
 from certjax.report import Curves, Line
-from certjax.reproduce._classifiers import armed, attacked, place, test_images, trained
+from certjax.reproduce._attacked import armed, attacked, place
+from certjax.reproduce._certified import images_of, trained
 from certjax.reproduce._nouns import Recipe, Result, Row, Scale
 from certjax.reproduce._perceptual_training import PLANS, measuring, slug
 
@@ -85,8 +86,8 @@ def conditions_of(request, plan, parameters) -> list:
   """A `study.Condition` for each attack and strength that broke an image."""
   measure = measuring(request, plan)
   preset, changed = plan.classifiers[_CLASSIFIER]
-  classifier = trained(request, slug(_CLASSIFIER), preset, **changed)
-  images = test_images(request, plan.dataset, plan.num_images)
+  classifier = trained(request, preset, slug(_CLASSIFIER), **changed)
+  images = images_of(request, plan.dataset, plan.num_images)
   lpips = distances.lpips(measure.feature_fn)
   found = []
   for norm, name in ATTACKS.items():

@@ -11,7 +11,8 @@ import functools
 from typing import Any, NamedTuple
 
 from certjax import data, report, train
-from certjax.reproduce._classifiers import armed, attacked, test_images, trained
+from certjax.reproduce._attacked import armed, attacked
+from certjax.reproduce._certified import images_of, trained
 from certjax.reproduce._nouns import Recipe, Result, Row, Scale
 from certjax.reproduce._published import numbers, published
 from certjax.reproduce._shares import share
@@ -114,7 +115,7 @@ def outcome(columns, trained_for) -> Outcome:
 def measuring(request, plan) -> train.Measure:
   """The separate network whose activations measure LPIPS."""
   preset, changed = plan.classifiers['Normal']
-  trained(request, MEASURING, preset, **{**changed, 'seed': MEASURING_SEED})
+  trained(request, preset, MEASURING, **{**changed, 'seed': MEASURING_SEED})
   return train.load_features(request.out / MEASURING, data.dataset(plan.dataset).shape)
 
 
@@ -127,11 +128,11 @@ def attacked_columns(request, plan, columns=tuple(ATTACKS)) -> dict:
     columns: of the plan's attacks.
   """
   measure = measuring(request, plan)
-  images = test_images(request, plan.dataset, plan.num_images)
+  images = images_of(request, plan.dataset, plan.num_images)
   ready = {column: armed_for(request, plan, column) for column in columns}
   found = {}
   for name, (preset, changed) in plan.classifiers.items():
-    run = trained(request, slug(name), preset, **changed)
+    run = trained(request, preset, slug(name), **changed)
     found[name] = {
       column: attacked(request, slug(name), run, attack, images, measure=measure)
       for column, attack in ready.items()

@@ -13,7 +13,7 @@ import numpy as np
 
 from certjax import attacks, data, evaluate, models, records
 from certjax.attacks import functional
-from certjax.reproduce._classifiers import test_images, trained
+from certjax.reproduce._certified import images_of, trained
 from certjax.reproduce._nouns import Recipe, Result, Row, Scale
 from certjax.reproduce._perceptual_training import CLEAN
 from certjax.reproduce._published import numbers, published
@@ -167,14 +167,14 @@ def run(request, *, num_images=None, num_steps=STEPS, changed=None) -> Result:
   if quick:
     bounds = request.attacks.bounds[dataset]
     searches = scaled_searches(Sizes(bounds['linf'], bounds['stadv'], bounds['linf']))
-    classifier = trained(request, 'classifier', dataset, **CLEAN, **(changed or {}))
+    classifier = trained(request, dataset, 'classifier', **CLEAN, **(changed or {}))
     cells = {('None', name): (search, (classifier.model_fn, classifier.variables)) for name, search in searches.items()}  # fmt: skip
   else:
     searches = published_searches()
     normal, robust = (published_network(request.weights, name) for name in ('normal', 'recoloradv'))
     cells = {('None', name): (search, normal) for name, search in searches.items()}
     cells['Adv. training', 'C'] = searches['C'], robust
-  images = test_images(request, dataset, num_images)
+  images = images_of(request, dataset, num_images)
   found = {
     cell: _right(request, cell, search, network, images, num_steps)
     for cell, (search, network) in cells.items()

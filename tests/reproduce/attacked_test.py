@@ -12,7 +12,7 @@ from certjax import configs, data, report, reproduce, study
 from certjax.reproduce import (
   _attack_gallery,
   _attack_overlap,
-  _classifiers,
+  _certified,
   _perceptibility,
   _perceptual_training,
   _recoloring,
@@ -39,7 +39,7 @@ def classifier(data_dir, tmp_path_factory):
   out = tmp_path_factory.mktemp('attacked')
   request = reproduce.Request('quick', out, 2, data_dir, presets=PRESETS, attacks=TABLES)
   short = {**_perceptual_training.CLEAN, 'num_epochs': 2}
-  run = _classifiers.trained(request, 'measuring', 'digits', **short)
+  run = _certified.trained(request, 'digits', 'measuring', **short)
   shutil.copytree(out / 'measuring', out / 'classifier')  # The gallery's.
   return request, run
 
@@ -50,7 +50,7 @@ def asked(classifier, monkeypatch):
   request, run = classifier
   trainings = {}
 
-  def already(request, name, preset, noise=None, **changed):
+  def already(request, preset, name, law=None, **changed):
     trainings[name] = train_config(request, preset, changed)
     return run
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from certjax import configs, reproduce, train
-from certjax.reproduce import _classifiers, _splitting_noise
+from certjax.reproduce import _certified, _splitting_noise
 
 PLAN = _splitting_noise.Plan('digits', (0.25, 0.5), 6, 300, {})
 
@@ -82,9 +82,9 @@ def test_published_radii_have_a_row_for_each_noise(found):
 
 def test_a_classifier_is_trained_once_and_goes_on(request_in):
   config = {'method': 'none', 'objective': 'clean', 'num_epochs': 1, 'max_steps': 2}
-  first = _classifiers.trained(request_in, 'one', 'digits', **config)
+  first = _certified.trained(request_in, 'digits', 'one', **config)
   assert first.step == 2 and first.config['seed'] == 1
-  again = _classifiers.trained(request_in, 'one', 'digits', **config)
+  again = _certified.trained(request_in, 'digits', 'one', **config)
   jax.tree.map(np.testing.assert_array_equal, first.variables, again.variables)
   with pytest.raises(ValueError, match='another config: num_epochs is 1 there and 2 here'):
-    _classifiers.trained(request_in, 'one', 'digits', **{**config, 'num_epochs': 2})
+    _certified.trained(request_in, 'digits', 'one', **{**config, 'num_epochs': 2})

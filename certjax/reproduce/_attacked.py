@@ -1,80 +1,10 @@
-"""Classifiers of the recipes: trained from a preset, certified or attacked; all below the folder of a request."""
+"""A trained classifier under an attack, by the names that `certjax attack` knows: what recipes of attacks share."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 
-from certjax import data, evaluate, records, report, train
-
-_QUANTIFIER = 'with probability 1 - alpha for each image'
-
-
-def trained(request, name, preset, noise=None, **changed) -> train.TrainedRun:
-  """A preset, trained in the folder `name` of the request's, or continued there.
-
-  Args:
-    request: a `Request` whose `presets` hold the preset.
-    name: of the folder.
-    preset: a key of `presets`.
-    noise: the `Smoothing` whose noise is added, or None.
-    **changed: fields of the preset that are other here; the seed is the request's unless it is given.
-
-  Returns:
-    The `train.TrainedRun`.
-
-  Raises:
-    ValueError: as `train.run`.
-  """
-  where = request.out / name
-  config = dataclasses.replace(
-    request.presets[preset], **{'seed': request.seed, **changed}, out=where,
-    data_dir=request.data_dir,
-  )  # fmt: skip
-  train.run(config, noise)
-  request.say(f'trained: {where}')
-  return train.load_run(where)
-
-
-def test_images(request, dataset, num_images) -> data.Images:
-  """So many evenly spaced test images."""
-  indices = data.subset(data.dataset(dataset).sizes['test'], evenly=num_images)
-  return data.load(dataset, 'test', data_dir=request.data_dir, indices=indices)
-
-
-def certified(request, name, run, method, noise, images, *, num_samples, num_selection=100, alpha=1e-3, chunk=1000) -> report.Run:  # fmt: skip
-  """A trained run certified by its noise, with records in its folder; continued where they end.
-
-  Args:
-    request: a `Request`.
-    name: of the folder, as in `trained`.
-    run: the `train.TrainedRun`.
-    method: name of the noise, for the header.
-    noise: a `Smoothing`, sampled, or `Views`, all of which are evaluated.
-    images: `data.Images`.
-    num_samples, num_selection, alpha, chunk: of `evaluate.certified_records`; of views the chunk alone.
-
-  Returns:
-    The `report.Run`.
-  """
-  where, exact = request.out / name, evaluate.is_exact(noise)
-  sampling = {'chunk': chunk}
-  if not exact:
-    sampling |= {'num_selection': num_selection, 'num_samples': num_samples, 'alpha': alpha}
-  settings = {**sampling, 'method': method, 'sigma': run.config['sigma'], 'seed': request.seed}
-  header = evaluate.header(
-    'certify', settings, noise, 'exact' if exact else _QUANTIFIER, run.variables, images
-  )
-  find = evaluate.enumerated_records if exact else evaluate.certified_records
-  with records.writer(where, header) as written:
-    done = {record['index'] for record in written.finished}
-    rest = data.take(images, [int(index) not in done for index in images.index])
-    for record, seconds in find(
-      jax.random.key(request.seed), run.model_fn, noise, rest, **sampling
-    ):
-      written.append(record, {'seconds': round(seconds, 6)})
-  request.say(f'certified: {where}')
-  return report.load(where)
+from certjax import data, evaluate, report
 
 
 class Armed(NamedTuple):
