@@ -70,7 +70,7 @@ def estimate_curvature(model_fn, image, *, num_steps=30) -> jax.Array:
       total += max(bounds.high, -bounds.low) * reach**2 * jnp.max(width, axis=-1)
       if index:
         sensitivity = bounds.slope * _pulled(pieces[index], sensitivity)
-    return total
+    return jnp.asarray(total)
 
 
 def _pieces(model_fn, image):

@@ -17,7 +17,7 @@ Forward-mode derivatives need `jax.lax.conv_general_dilated` itself: a custom VJ
 """
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -160,7 +160,8 @@ def _strided_input_gradient(options, x, w, dy):
   w = w.reshape(taps, rows, steps, columns, channels, -1)
   turned = jnp.flip(w, (0, 2)).transpose(0, 2, 5, 1, 3, 4).reshape(taps, steps, w.shape[-1], -1)
   pads = ((taps - 1, taps - 1), (steps - 1, steps - 1))
-  phases = _conv(_Options((1, 1), pads, (1, 1), (1, 1), options.precision, None), dy, turned)
+  alone = _Options((1, 1), pads, (1, 1), (1, 1), options.precision, None)
+  phases = cast(jax.Array, _conv(alone, dy, turned))  # `partial` hides the type of a custom_vjp.
   batch, m, n, _ = phases.shape
   phases = phases.reshape(batch, m, n, rows, columns, channels)
   phases = jnp.pad(phases, ((0, 0),) * 3 + ((0, s - rows), (0, t - columns), (0, 0)))
