@@ -85,7 +85,7 @@ RECIPE = Recipe(
   shows='every threat on one page: original, adversarial image, difference',
   scales={
     'quick': Scale(
-      'minutes (not timed): one network on digits, 13 attacks on 24 images', (_DATASET,)
+      'a minute or two on 2 cores: one network on digits, 13 attacks on 24 images', (_DATASET,)
     )
   },
   run=run,
