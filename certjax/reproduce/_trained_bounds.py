@@ -172,7 +172,7 @@ RECIPES = (
     'ibp-mnist', 'Gowal et al. 2018 (interval bound propagation)',
     'certified accuracy of networks trained at interval bounds, and what PGD leaves',
     {
-      'quick': 'minutes on 2 cores: two networks on digits',
+      'quick': 'a minute on 2 cores: two networks on digits',
       'reduced': 'a quarter of an hour on 2 cores: two networks on MNIST, 10 epochs each',
     },
   ),
