@@ -164,7 +164,7 @@ RECIPES = (
     'crt-mnist', 'Singla & Feizi 2020 (curvature)',
     'certified accuracy of a smooth network trained for its curvature certificate',
     {
-      'quick': 'minutes on 2 cores: one network on digits',
+      'quick': 'a minute on 2 cores: one network on digits',
       'reduced': 'a quarter of an hour on 2 cores: one network on MNIST, 18 epochs',
     },
   ),
