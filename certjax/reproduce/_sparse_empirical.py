@@ -175,7 +175,7 @@ RECIPE = Recipe(
   dataset='mnist',
   shows='how many pixels Pointwise changes to turn each classifier, beside what ablation certifies',
   scales={
-    'quick': Scale('minutes on 2 cores: 3 networks on digits', ('digits',)),
+    'quick': Scale('minutes on 2 cores (estimated): 3 networks on digits', ('digits',)),
     'reduced': Scale('an hour on 2 cores: 3 networks on MNIST', ('mnist',)),
   },
   run=run,

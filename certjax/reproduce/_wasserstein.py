@@ -135,7 +135,7 @@ RECIPE = Recipe(
   dataset='mnist',
   shows='how far the mass of an image may move, under the published bound and the tight one',
   scales={
-    'quick': Scale('minutes on 2 cores: 3 models on digits', ('digits',)),
+    'quick': Scale('a minute on 2 cores: 3 models on digits', ('digits',)),
     'reduced': Scale('half an hour on 2 cores: 2 models on MNIST', ('mnist',)),
   },
   run=run,
