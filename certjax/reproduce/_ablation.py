@@ -82,7 +82,8 @@ def run_shown(request, *, plan=None) -> Result:
     rows += _rows(request, plan, run, f'k = {theirs}', f'k = {keep}')
   medians = [report.median_radius(run.certificate, run.labels) for run in found.values()]
   there = [(keep, at) for keep, at in zip(found, medians, strict=True) if at is not None]
-  lines = [Line(plan.dataset, *np.array(there or np.empty((0, 2))).T, 'o-')]
+  shown, certified_pixels = np.array(there or np.empty((0, 2))).T
+  lines = [Line(plan.dataset, shown, certified_pixels, 'o-')]
   if plan.dataset == 'mnist':  # Else k is another share of the pixels.
     lines.append(Line('published', *_published_medians(), '--'))
   curves = tuple(accuracy_line(f'k = {keep}', run, 'o-') for keep, run in found.items())

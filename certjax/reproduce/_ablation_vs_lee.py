@@ -147,7 +147,9 @@ RECIPE = Recipe(
   dataset='mnist',
   shows='why ablation certifies more pixels than random replacement: thresholds, information, medians',
   scales={
-    'quick': Scale('minutes on 2 cores (estimated): arithmetic, and 3 models on digits', ('digits',)),
+    'quick': Scale(
+      'minutes on 2 cores (estimated): arithmetic, and 3 models on digits', ('digits',)
+    ),
     'reduced': Scale('a quarter of an hour on 2 cores: 3 models on MNIST', ('mnist',)),
   },
   run=run,

@@ -61,6 +61,10 @@ def attacked(request, name, run, attack, images, *, measure=None, batch_size=100
   target = evaluate.plain_target(run.model_fn, batch_size=batch_size)
   reach, constants = attack.threat, {}
   if attack.norm == 'lpips':
+    if measure is None:
+      raise ValueError(
+        '`measure` must be a `train.Measure` for lpips, got None: load a run for it.'
+      )
     target = evaluate.perceptual_target(target, measure.feature_fn, own=False)
     reach = evaluate.perceptual_set(attack.eps, measure.feature_fn, batch_size=batch_size)
     constants = {'features': measure.sha256}

@@ -93,10 +93,13 @@ def run(request, *, num_images=100, num_steps=40, training_steps=_TRAINING_STEPS
 
 def made(plain, coded) -> dict:
   """Name -> `Defence`, before the plain network or the one that reads a thermometer."""
-  before = lambda network, transform, seen: {
-    'stands': defenses.transformed(network, transform),
-    'seen': defenses.transformed(network, defenses.bpda(transform, seen)),
-  }
+
+  def before(network, transform, seen) -> dict[str, Any]:
+    return {
+      'stands': defenses.transformed(network, transform),
+      'seen': defenses.transformed(network, defenses.bpda(transform, seen)),
+    }
+
   rounding, jpeg = defenses.bit_depth(bits=_BITS), defenses.jpeg(quality=_QUALITY)
   smooth = defenses.total_variation()
   past = lambda key, x: defenses.bpda(lambda x: smooth(key, x))(x)
@@ -170,7 +173,7 @@ def _row(number, fn, random, points, y, key, setting, shared, there=None):
   each = right(key, fn, random, points, y)
   value, interval = float(each.mean()), None  # Shares of draws are no counts of images.
   if not random:
-    value, interval = share(int(each.sum()), len(each))
+    value, interval = share(int(each.sum()), len(y))
   return Row(number, value, setting=setting, published=there, interval=interval, **shared)
 
 

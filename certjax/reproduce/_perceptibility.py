@@ -43,7 +43,9 @@ def different(first, second) -> float:
     >>> round(different(black, black), 4), round(different(black, black + np.uint8(51)), 4)
     (0.059, 0.9729)
   """
-  blurred = [ndimage.uniform_filter(image / 255, (3, 3, 1), mode='nearest') for image in (first, second)]  # fmt: skip
+  blurred = [
+    ndimage.uniform_filter(image / 255, 3, mode='nearest', axes=(0, 1)) for image in (first, second)
+  ]
   contrast = float(np.abs(blurred[0] - blurred[1]).max())
   seen = 1 - (1 - ALARM) * np.exp(-((contrast / THRESHOLD) ** 2))
   return float(LAPSE / 2 + (1 - LAPSE) * seen)
@@ -108,7 +110,7 @@ def _condition(name, attack, broken, images, lpips):
   measured = {
     norm: np.array([evaluate.host_distance(norm, *pair) for pair in pairs]) for norm in ('l2', 'linf')
   }  # fmt: skip
-  measured['lpips'] = np.float64(distances.between(lpips, originals, shown))
+  measured['lpips'] = np.asarray(distances.between(lpips, originals, shown), np.float64)
   return study.Condition(
     name, attack.eps, attack.unit, broken.index, broken.labels, originals, shown, measured
   )

@@ -13,6 +13,7 @@ import numpy as np
 from certjax import attacks, data, defenses, evaluate, models, smoothing, train
 from certjax.report import Curves, Line
 from certjax.reproduce._ablation import PLANS as _ABLATION
+from certjax.reproduce._ablation import Plan as _AblationPlan
 from certjax.reproduce._ablation import certified_under
 from certjax.reproduce._certified import images_of, trained
 from certjax.reproduce._nouns import Recipe, Result, Row, Scale
@@ -48,7 +49,7 @@ class Plan(NamedTuple):
   search: dict
   num_votes: int
   num_judges: int
-  ablation: NamedTuple
+  ablation: _AblationPlan
 
 
 def _one(scale):

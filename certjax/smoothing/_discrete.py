@@ -29,7 +29,7 @@ _LARGEST = (
 )
 
 
-def discrete(*, keep: float, levels: int = 255, shape: tuple) -> Smoothing:
+def discrete(*, keep: float | Fraction, levels: int = 255, shape: tuple) -> Smoothing:
   r"""Keeps each coordinate with probability `keep`, else draws one of the other values.
 
     x~_i = x_i with probability keep, each of the other K grid values with (1 - keep) / K
@@ -74,7 +74,7 @@ def discrete(*, keep: float, levels: int = 255, shape: tuple) -> Smoothing:
   return Smoothing(sample, lambda p_a, p_b=None, *, x=None: radius(p_a, p_b), 'l0', unit, shape)
 
 
-def discrete_threshold(keep: float, levels: int, radius: int) -> Fraction:
+def discrete_threshold(keep: float | Fraction, levels: int, radius: int) -> Fraction:
   """The probability that a class must exceed to be certified for `radius` changed coordinates.
 
     rho_r^{-1}(1/2): the P-mass of the regions of largest likelihood ratio whose Q-mass is 1/2,
