@@ -220,7 +220,7 @@ def test_published_networks_are_asked_for_by_name(tmp_path, monkeypatch, asked):
     _recoloring.run(reduced)
   seen = []
   monkeypatch.setattr(_recoloring, 'published_network', lambda directory, name: name)
-  monkeypatch.setattr(_recoloring, 'test_images', lambda request, dataset, num: (dataset, num))
+  monkeypatch.setattr(_recoloring, 'images_of', lambda request, dataset, num: (dataset, num))
   right_of = lambda request, cell, search, network, images, steps: seen.append((cell, network, images)) or np.arange(200) < 3  # fmt: skip
   monkeypatch.setattr(_recoloring, '_right', right_of)
   rows = _recoloring.run(reduced).rows

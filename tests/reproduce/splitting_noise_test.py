@@ -25,7 +25,7 @@ def request_in(tmp_path, data_dir):
 def found(monkeypatch, request_in, trained):
   """(Result, its records), on a network that is trained already."""
 
-  def already(request, name, preset, noise, **changed):
+  def already(request, preset, name, noise, **changed):
     run = train.load_run(trained)
     assert changed['method'] in configs.METHODS and preset in request.presets
     return run._replace(config={**run.config, **changed})
