@@ -3,6 +3,7 @@ bit."""
 
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -49,7 +50,10 @@ def uninterrupted(once, data_dir):
 @pytest.mark.parametrize(('sent', 'code'), [(signal.SIGKILL, -9), (signal.SIGTERM, 75)])
 def test_stopped_mid_run(uninterrupted, data_dir, tmp_path, sent, code):
   command = command_in(tmp_path, data_dir)
-  process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+  # Bits are those of one and the same compiler.
+  plain = str(int(jax.config.read('jax_disable_most_optimizations')))
+  env = {**os.environ, 'JAX_DISABLE_MOST_OPTIMIZATIONS': plain}
+  process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
   until = time.monotonic() + _TIMEOUT
   while not (tmp_path / 'checkpoints' / '100').exists() and process.poll() is None:
     assert time.monotonic() < until
