@@ -17,7 +17,8 @@ def check_pixels(**images):
     ValueError: as `data.check_pixels`, which says how to mend it.
 
   Example:
-    >>> check_pixels(x1=jax.numpy.zeros((2, 2, 1)), x2=jax.numpy.ones((2, 2, 1)))
+    >>> import jax.numpy as jnp
+    >>> check_pixels(x1=jnp.zeros((2, 2, 1)), x2=jnp.ones((2, 2, 1)))
   """
   for name, x in images.items():
     if not is_traced(x):
