@@ -50,6 +50,7 @@ def test_it_is_verified_as_it_was_trained(command, run, tmp_path):
   assert (report.load(tmp_path).certificate.radius > 0).any()
 
 
+@pytest.mark.usefixtures('optimized')  # Its search runs longer than it compiles.
 def test_the_largest_radius_in_shards(command, run, tmp_path):
   """Linear bounds prove at least what intervals do; two shards are the whole."""
   options = ('--eps', 0.2, '--largest')
