@@ -6,7 +6,8 @@ member is a function of `fold_in(key, i)` and its own ordered part; on CPU membe
 another through one and the same loop body, so that its bits depend neither on its neighbours nor on
 its place. That is what partition aggregation needs: one sample more or less changes one member,
 hence one vote (Levine & Feizi 2021). The members of a group are shared out over the devices of this
-process; the group is padded until they divide evenly.
+process; the group is padded until they divide evenly. (On accelerators members are batched, so that group
+and number of devices are part of the procedure there.)
 
 `capacity` is a number of the procedure, chosen once, never the size of the largest part: else a part
 that an adversary fills would change the shape of all, and with it their last bits.

@@ -17,7 +17,7 @@ from certjax.reproduce._published import numbers, published
 from certjax.reproduce._shares import NOT_AVAILABLE, accuracy_line, median_row, share
 
 _ALPHA = 0.05
-_BEST = 45  # Pixels of MNIST that the paper shows.
+BEST = 45  # Pixels of MNIST that the paper shows.
 _NOTE = (
   'Accuracy and abstention are of PREDICT on the N samples of the certificate; the published ones draw as many anew. Each '
   'image of a batch has a subset of its own in training; the published networks shared one.'
@@ -63,9 +63,7 @@ PLANS = {
     'mnist', 'ablation-mnist', 400, _same(*range(5, 101, 5)), 10_000, _MANY, is_published=True
   ),
 }  # fmt: skip
-NULL_PLANS = {
-  scale: plan._replace(shown={_BEST: plan.shown[_BEST]}) for scale, plan in PLANS.items()
-}
+BEST_PLANS = {scale: plan._replace(shown={BEST: plan.shown[BEST]}) for scale, plan in PLANS.items()}
 
 
 def run_shown(request, *, plan=None) -> Result:
@@ -102,7 +100,7 @@ def run_nulls(request, *, plan=None) -> Result:
     request: a `Request`, whose presets hold the plan's.
     plan: default that of the scale; each of its k twice.
   """
-  plan = plan or NULL_PLANS[request.scale]
+  plan = plan or BEST_PLANS[request.scale]
   images, rows, curves = images_of(request, plan.dataset, plan.num_images), [], []
   training = data.load(plan.dataset, 'train', data_dir=request.data_dir)
   mean = round(float(training.images.mean(dtype=np.float64)) / 255, 4)  # As published: 0.1307.

@@ -12,16 +12,14 @@ import numpy as np
 
 from certjax import attacks, data, defenses, evaluate, models, smoothing, train
 from certjax.report import Curves, Line
-from certjax.reproduce._ablation import PLANS as _ABLATION
+from certjax.reproduce._ablation import BEST, BEST_PLANS, certified_under
 from certjax.reproduce._ablation import Plan as _AblationPlan
-from certjax.reproduce._ablation import certified_under
 from certjax.reproduce._certified import images_of, trained
 from certjax.reproduce._nouns import Recipe, Result, Row, Scale
 from certjax.reproduce._published import published
 from certjax.reproduce._shares import median_row
 
 _EPS = 0.3  # Of the training against L_inf.
-_BEST = 45
 _NOTE = (
   'Pointwise gives an upper bound of the smallest number of pixels, on few images and with fewer noises than published (10 '
   'repeats of 1,000). Of ablation, new votes judge the points of the search, and only those that they confirm count. Not '
@@ -52,15 +50,10 @@ class Plan(NamedTuple):
   ablation: _AblationPlan
 
 
-def _one(scale):
-  plan = _ABLATION[scale]
-  return plan._replace(shown={_BEST: plan.shown[_BEST]})
-
-
 _SEARCH = {'num_repeats': 3, 'num_noises': 20}
 PLANS = {
-  'quick': Plan('digits', 60, 20, 20, _SEARCH, 200, 2_000, _one('quick')),
-  'reduced': Plan('mnist', 5, 2, 20, _SEARCH, 500, 10_000, _one('reduced')),
+  'quick': Plan('digits', 60, 20, 20, _SEARCH, 200, 2_000, BEST_PLANS['quick']),
+  'reduced': Plan('mnist', 5, 2, 20, _SEARCH, 500, 10_000, BEST_PLANS['reduced']),
 }
 
 
@@ -102,7 +95,7 @@ def run(request, *, plan=None) -> Result:
   rows.append(median_row(
     proved, 'pixels', number='median certified pixels, randomized ablation',
     setting=f'k = {keep}, {len(proved.index)} test images, {plan.ablation.sampling}',
-    published=published('ablation-median', f'k = {_BEST}'), **shared,
+    published=published('ablation-median', f'k = {BEST}'), **shared,
   ))  # fmt: skip
   lines.append(_line('randomized ablation', found.confirmed))
   figure = Curves(plan.dataset, 'changed pixels', 'share of images turned', tuple(lines))

@@ -158,13 +158,12 @@ def _keep(best, new):
 
 
 def _check(num_steps, step_size, optimizer, penalty_weight):
-  traced = lambda value: is_traced(value)
-  if num_steps < 0 or not all(traced(s) or s > 0 for s in jax.tree.leaves(step_size)):
+  if num_steps < 0 or not all(is_traced(s) or s > 0 for s in jax.tree.leaves(step_size)):
     raise ValueError(
       f'`num_steps` must be at least 0 and `step_size` positive, got num_steps={num_steps}, '
       f'step_size={step_size}.'
     )
-  if not (traced(penalty_weight) or penalty_weight >= 0):
+  if not (is_traced(penalty_weight) or penalty_weight >= 0):
     raise ValueError(
       f'`penalty_weight` must be at least 0, got penalty_weight={penalty_weight}: the penalty is '
       f'subtracted from the loss.'
