@@ -103,12 +103,12 @@ def table(caption, head, rows) -> Html:
   )
 
 
-def from_markdown(text, caption) -> list:
+def from_markdown(text, *captions) -> list:
   r"""Tables and paragraphs of the markdown that this room writes, number by number as they stand there.
 
   Args:
     text: pipe tables, a cell's own pipes as `\|`, and paragraphs.
-    caption: of its tables.
+    captions: of its tables in their order; the last one is that of all others too.
 
   Returns:
     A list of `Html`.
@@ -117,14 +117,14 @@ def from_markdown(text, caption) -> list:
     >>> [piece.text[:4] for piece in from_markdown('| a |\n| --- |\n| 1 |\n\nIt is 1.', 'c')]
     ['<div', '<p>I']
   """
-  pieces, rows = [], []
+  pieces, rows, left = [], [], list(captions)
   for line in [*text.splitlines(), '']:
     if line.startswith('|'):
       rows.append([cell.strip().replace(r'\|', '|') for cell in _CELL.split(line.strip())[1:-1]])
       continue
     if rows:
       head, _, *body = rows
-      pieces.append(table(caption, head, body))
+      pieces.append(table(left.pop(0) if len(left) > 1 else left[0], head, body))
       rows = []
     if line.strip():
       pieces.append(paragraph(line.strip()))
@@ -209,7 +209,7 @@ _STYLE = """
     --c0: #56b4e9; --c1: #ff9a4d; --c2: #35c79c; --c3: #eb9ccb; --c4: #e6b13e; --c5: #9ad5f5; --c6: #fff; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 64rem; padding: 1rem; color: var(--text); background: var(--page);
+body { margin: 0 auto; max-width: 72rem; padding: 1rem; color: var(--text); background: var(--page);
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: .5rem 0; }
 h2 { font-size: 1.25rem; margin: 2rem 0 .5rem; border-bottom: 1px solid var(--line); }
@@ -224,7 +224,7 @@ th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align:
 th:first-child { text-align: left; }
 thead th { background: var(--shade); white-space: nowrap; }
 tbody th { font-weight: 600; }
-.text td { text-align: left; overflow-wrap: anywhere; }
+.text th, .text td { text-align: left; overflow-wrap: anywhere; }
 .card { border: 1px solid var(--line); border-radius: 6px; padding: 0 1rem 1rem; margin: 1rem 0; background: var(--shade); }
 dl { margin: 0; }
 dt { font-weight: 600; margin-top: .6rem; }

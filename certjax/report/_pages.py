@@ -145,7 +145,9 @@ def write_threats_html(path, directories, trained=()):
   columns = [load_attacked(directory) for directory in directories]
   text = threats_markdown(threats_summary(columns, trained))
   sections = [
-    _html.Section('Results', _html.from_markdown(text, 'Accuracy under attack')),
+    _html.Section(
+      'Results', _html.from_markdown(text, 'Accuracy under attack', 'Images by what broke them')
+    ),
     _html.Section('How to read it', [_html.paragraph(_UPPER)]),
     _html.Section('Images that were broken', [_broken(column) for column in columns]),
     _html.Section(
@@ -153,7 +155,8 @@ def write_threats_html(path, directories, trained=()):
       [_html.settings(f'Settings of {_threat(column)}', column.header) for column in columns],
     ),
   ]
-  said = f'{len(columns)} threats on one model and {len(columns[0].index)} images.'
+  count = f'{len(columns)} threat{"s" if len(columns) > 1 else ""}'
+  said = f'{count} on one model and {len(columns[0].index)} images.'
   _write(path, _html.page('Accuracy under attack', said, sections))
 
 

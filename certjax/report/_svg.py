@@ -5,6 +5,7 @@ import numpy as np
 from certjax.report._accuracy import band
 from certjax.report._html import Html, escaped
 from certjax.report._plot import axis_label, curve, right_edge
+from certjax.report._table import default_radii
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 800, 420, 56, 48, 12  # Pixels of the view.
 _DASHES = (
@@ -41,12 +42,16 @@ def drawing(runs, *, level=0.95) -> list:
       f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - 12}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
       f'<text x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.1f}</text>'
     )
-  for tick in np.linspace(0, end, 6):
+  for tick in default_radii(runs):  # Those of the table.
     parts.append(
       f'<text x="{x(tick):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{tick:.3g}</text>'
     )
   parts.append(
     f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{escaped(label)}</text>'
+  )
+  middle = (y(0) + y(1)) / 2
+  parts.append(
+    f'<text x="14" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 14 {middle:.1f})">certified accuracy</text>'
   )
   for number, run in enumerate(runs):
     steps, accuracy = curve(run, end)

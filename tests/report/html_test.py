@@ -178,6 +178,11 @@ def test_the_curve_is_the_certified_accuracy(tmp_path):
     assert accuracy[i] == pytest.approx(
       report.certified_accuracy(run.certificate, run.labels, r), abs=2e-4
     )
+  below = [text for text in page.of('text') if text.get('y') == str(420 - 48 + 18)]
+  at = [end * (float(text['x']) - 56) / (800 - 56 - 12) for text in below]
+  np.testing.assert_allclose(
+    at, report.table([run]).radii, atol=1e-2
+  )  # Its ticks are the table's radii.
 
 
 @pytest.fixture
@@ -300,6 +305,9 @@ def test_threats(command, tmp_path):
     assert number in page.text
   assert 'linf 0.1 (pixel value): 2 of 5 images' in page.text and 'Indices: 1, 2' in page.text
   assert 'Nothing here is a certificate' in page.text
+  assert '2 threats on one model' in page.text
+  for caption in ('Accuracy under attack', 'Images by what broke them'):
+    assert f'<caption>{caption}</caption>' in (tmp_path / 'r.html').read_text()
 
 
 @pytest.mark.parametrize(
