@@ -16,13 +16,14 @@ _COMMANDS = {
   'poison': 'certify test images against poisoned training samples',
   'report': 'tables and plots from records; compare two runs',
   'reproduce': 'published tables made again: their numbers and ours side by side',
+  'verify-cards': 'cards of `certjax reproduce` made again: does each number come out?',
   'study': 'which adversarial images do people see: a page, its endpoint, the analysis',
   'spectrum': 'singular values and norm bounds of the layers of a trained run',
   'data': 'list and prepare data sets',
   'doctor': 'devices, versions, a self-test certificate, a speed line',
   'version': 'versions of certjax and what it stands on, platform, devices (also --version)',
 }
-_STOPPED, _INTERRUPTED, _USAGE = 75, 130, 2
+_STOPPED, _INTERRUPTED, _USAGE, _CONTRADICTION = 75, 130, 2, 3
 
 
 def main(argv=None) -> int:
@@ -49,6 +50,8 @@ def _guarded(command, arguments):
     return _say(
       _STOPPED, 'stopped by SIGTERM; what is finished is kept, the same command continues.'
     )
+  except _signals.Contradiction as found:
+    return _say(_CONTRADICTION, str(found))
   except BrokenPipeError:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
@@ -88,6 +91,7 @@ def _run(command, arguments):
     'poison': _poison.poison,
     'report': _report.report,
     'reproduce': _reproduce.reproduce,
+    'verify-cards': _reproduce.verify_cards,
     'study': _study.study,
     'spectrum': _spectrum.spectrum,
     'data': _data.data,
@@ -98,7 +102,7 @@ def _run(command, arguments):
 
 
 def _usage():
-  rows = '\n'.join(f'  {name:<11} {text}' for name, text in _COMMANDS.items())
+  rows = '\n'.join(f'  {name:<12} {text}' for name, text in _COMMANDS.items())
   return (
     'usage: certjax COMMAND [options]   (certjax COMMAND --help explains every option)\n\n'
     f'{rows}\n\nCERTJAX_DEBUG=1 shows the traceback behind an error.'

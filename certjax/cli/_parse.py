@@ -67,7 +67,7 @@ def _with_positional(config, name):
   hint = typing.get_type_hints(config)[name]
   marked = typing.Annotated[hint, tyro.conf.Positional, tyro.conf.arg(metavar=f'[{name.upper()}]')]
   body = {
-    '__annotations__': {name: marked}, name: None, '__doc__': config.__doc__,
+    '__annotations__': {name: marked}, name: getattr(config, name), '__doc__': config.__doc__,
     '__module__': config.__module__,
   }  # fmt: skip
   return dataclasses.dataclass(frozen=True, kw_only=True)(type(config.__name__, (config,), body))

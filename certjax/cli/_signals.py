@@ -36,3 +36,7 @@ def deferred():
     signal.signal(signal.SIGTERM, previous)
   if came:
     raise Terminated
+
+
+class Contradiction(Exception):
+  """What was claimed did not come out again: one line that says what (exit code 3)."""

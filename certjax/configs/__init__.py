@@ -16,7 +16,7 @@ from certjax.configs._methods import METHODS, Method, build_smoothing, smoothing
 from certjax.configs._perceptual_presets import PERCEPTUAL_BOUNDS
 from certjax.configs._presets import PRESETS
 from certjax.configs._prove import prove
-from certjax.configs._reproduce import Reproduce
+from certjax.configs._reproduce import Reproduce, VerifyCards
 from certjax.configs._schema import (
   Attack,
   Certify,
@@ -58,6 +58,7 @@ __all__ = [
   'StudyServe',
   'Sweep',
   'Train',
+  'VerifyCards',
   'Version',
   'build_attack',
   'build_smoothing',

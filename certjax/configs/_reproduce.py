@@ -26,3 +26,19 @@ class Reproduce:
   defence as *resnet32_normal.*, the one trained against recolourings as *resnet32_recoloradv.*."""
   seed: int = 0
   """Seed of whatever is drawn."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifyCards:
+  """Runs the recipes of cards again, and puts each number beside what it was."""
+
+  cards: tuple[pathlib.Path, ...] = ()
+  """Cards that `certjax reproduce` wrote: files, or directories of them."""
+  out: pathlib.Path = pathlib.Path('runs/verify-cards')
+  """Where the recipes are run, a directory for each; what lies there is continued, not run again."""
+  data_dir: pathlib.Path | None = None
+  """Prepared TFDS directory (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
+  logs: pathlib.Path | None = None
+  """As of `certjax reproduce`, for cards that were made with it."""
+  weights: pathlib.Path | None = None
+  """As of `certjax reproduce`, for cards that were made with it."""

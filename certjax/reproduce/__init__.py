@@ -26,19 +26,35 @@ from certjax.reproduce._recoloring import (
   published_searches,
 )
 from certjax.reproduce._shares import accuracy_row, share
+from certjax.reproduce._verify import (
+  GONE,
+  INSIDE,
+  OTHER,
+  SAME,
+  Asked,
+  Checked,
+  check_cards,
+  read_cards,
+)
 from certjax.reproduce._write import cards, command_of, markdown, write
 
 __all__ = [
   'ARITHMETIC',
+  'GONE',
+  'INSIDE',
   'NETWORK_MEAN',
   'NETWORK_STD',
+  'OTHER',
   'PENALTY',
   'PUBLISHED_SIZES',
   'RECIPES',
+  'SAME',
   'SCALES',
   'STEPS',
   'STEP_SIZE',
+  'Asked',
   'Attacks',
+  'Checked',
   'Published',
   'Recipe',
   'Request',
@@ -49,6 +65,7 @@ __all__ = [
   'accuracy_row',
   'after_search',
   'cards',
+  'check_cards',
   'command_of',
   'find',
   'listing',
@@ -56,6 +73,7 @@ __all__ = [
   'numbers',
   'published',
   'published_searches',
+  'read_cards',
   'reproduce',
   'share',
   'verdict',

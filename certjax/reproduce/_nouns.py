@@ -17,7 +17,7 @@ KINDS = ('value', 'at most', 'at least')
 """How a published number is meant: measured, or a bound that a theorem gives."""
 ARITHMETIC = 'none'
 """The data set of a number that needs no data."""
-_EXACT = 1e-9  # Relative: how far float64 may lie from a number that is printed in full.
+EXACT = 1e-9  # Relative: how far float64 may lie from a number that is printed in full.
 
 
 class Published(NamedTuple):
@@ -204,9 +204,9 @@ def _one_setting(row, there):
 
 
 def _agree(row, there):
-  slack = _EXACT * abs(there.value)
+  slack = EXACT * abs(there.value)
   if there.decimals is not None:
-    slack = 0.5 * 10.0**-there.decimals * (1 + _EXACT)
+    slack = 0.5 * 10.0**-there.decimals * (1 + EXACT)
   low, high = row.interval or (row.ours, row.ours)
   if there.kind == 'at most':
     return low <= there.value + slack

@@ -46,3 +46,53 @@ def test_refused_in_one_line_with_code_2(command, tmp_path, arguments, parts):
   (line,) = outcome.err.splitlines()
   assert line.startswith('certjax: error: ') and all(part in line for part in parts)
   assert not out.exists()
+
+
+@pytest.fixture
+def cards(command, tmp_path):
+  assert command('reproduce', 'soc-approximation-error', '--out', tmp_path / 'made').code == 0
+  return tmp_path / 'made' / 'cards'
+
+
+def test_cards_come_out_again(command, cards, tmp_path):
+  done = command('verify-cards', cards, '--out', tmp_path / 'again')
+  assert done.code == 0 and done.out.endswith('all of 5 numbers came out again\n')
+  assert done.out.count('  same ') == 5
+
+
+def test_a_card_that_says_something_else_is_a_contradiction(command, cards, tmp_path):
+  path = sorted(cards.iterdir())[1]
+  card = json.loads(path.read_text())
+  card['ours']['value'] *= 1.01
+  path.write_text(json.dumps({'cards': [card]}))
+  done = command('verify-cards', path, '--out', tmp_path / 'again')
+  assert done.code == 3 and done.err == 'certjax: 1 of 1 numbers did not come out again.\n'
+  assert f'another             {card["ours"]["value"]:.6g} -> ' in done.out
+
+
+@pytest.mark.parametrize(
+  'text, parts',
+  [
+    ('[', ('is no JSON',)),
+    ('{"question": "how fast?", "rows": []}', ('no card', 'benchmarks/cards.py run')),
+    ('{"cards": [{"recipe": 3}]}', ('no card of `certjax reproduce`', 'recipe')),
+    (
+      '{"recipe": "cohen", "scale": "quick", "number": "a", "ours": {}, "command": "x --seed 1"}',
+      ('`name` must be one of', "got 'cohen'"),
+    ),
+    (
+      '{"recipe": "landscape", "scale": "quick", "number": "a", "ours": {}, "command": "x --seed -1"}',
+      ("seed '-1'",),
+    ),
+    (
+      '{"recipe": "cohen-cifar10", "scale": "quick", "number": "a", "ours": {}, "command": "x --logs DIR"}',
+      ('were made with --logs',),
+    ),
+  ],
+)
+def test_what_is_no_card_is_refused_in_one_line(command, tmp_path, text, parts):
+  (tmp_path / 'card.json').write_text(text)
+  done = command('verify-cards', tmp_path / 'card.json', '--out', tmp_path / 'again')
+  (line,) = done.err.splitlines()
+  assert done.code == 2 and all(part in line for part in parts), line
+  assert not (tmp_path / 'again').exists()

@@ -14,7 +14,7 @@ SCHEMAS = [
   configs.Attack, configs.Certify, configs.Doctor, configs.Poison, configs.Predict, configs.Quickstart, configs.Report,
   configs.Reproduce,
   configs.Spectrum, configs.Evaluation, configs.StudyAnalyse, configs.StudyBuild, configs.StudyServe,
-  configs.Sweep, configs.Train, configs.Version, _data.Data,
+  configs.Sweep, configs.Train, configs.VerifyCards, configs.Version, _data.Data,
 ]  # fmt: skip
 EACH = pytest.mark.parametrize('schema', SCHEMAS)
 
