@@ -84,16 +84,17 @@ def check_cards(cards, result) -> list[Checked]:
   Example:
     >>> from certjax.reproduce import Result, Row
     >>> again = Result((Row('a', 0.5, '', '', 'digits'), Row('b', 0.4, '', '', 'digits')))
-    >>> ours = {'value': 0.5, 'interval': [0.3, 0.7], 'dataset': 'digits'}
+    >>> ours = {'value': 0.5, 'interval': [0.3, 0.7], 'dataset': 'digits', 'setting': ''}
     >>> cards = [{'number': number, 'ours': ours} for number in 'abc']
     >>> [one.became for one in check_cards(cards, again)]
     ['same', 'inside its interval', 'gone']
   """
-  rows = {(row.number, row.dataset): row.ours for row in result.rows}
+  rows = {(row.number, row.dataset, row.setting): row.ours for row in result.rows}
   return [
     Checked(card['number'], before := card['ours'].get('value'), now, _became(before, now, card))
     for card in cards
-    for now in [rows.get((card['number'], card['ours'].get('dataset')))]
+    for named in [(card['number'], *(card['ours'].get(key) for key in ('dataset', 'setting')))]
+    for now in [rows.get(named)]
   ]
 
 
