@@ -1,11 +1,13 @@
-"""The cards of the benchmarks: are they whole, does the README show them, do they come out again?
+"""The cards of the benchmarks: are they whole, do the README and the site show them, do they come out again?
 
     python benchmarks/cards.py check           # what is wrong, one line each; exit code 1 if anything is
     python benchmarks/cards.py check --ask     # also asks every script for its --help (slow: they import JAX)
-    python benchmarks/cards.py write           # the README's tables from the cards
+    python benchmarks/cards.py write           # the tables and figures of the pages from the cards
     python benchmarks/cards.py run NAME --data-dir PATH   # the card's command again, old beside new
 
-A table of the README that is a card's stands between `<!-- card: NAME -->` and `<!-- end -->`.
+Pages are the README and those of docs/pages. A table that is a card's stands between `<!-- card: NAME -->` and
+`<!-- end -->`; so does a single figure, after the way to it: the first cells of its row, and its column, as in
+`<!-- card: mnist; sigma-0.5; r = 1 -->0.8540<!-- end -->`. Each card's table stands on a page at least once.
 A card's command has DIR for every place of the machine that made it: `run` takes the places here by
 the same options, and writes nothing into the repository.
 """
@@ -25,12 +27,12 @@ import tempfile
 import common
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-README = 'README.md'
 FIELDS = {
   'question': str, 'command': str, 'date': str, 'hardware': dict, 'versions': dict, 'rows': list,
 }  # fmt: skip
 _BLOCK = re.compile(r'<!-- card: (\S+) -->\n\n(.*?)\n\n<!-- end -->', re.DOTALL)
-_MARK = re.compile(r'<!-- (?:card: \S+|end) -->')
+_FIGURE = re.compile(r'<!-- card: ([^;>\n]+); ([^>\n]+) -->([^<\n]*)<!-- end -->')
+_MARK = re.compile(r'<!-- (?:card: [^>\n]+|end) -->')
 _PLACE = 'DIR'
 
 
@@ -39,31 +41,73 @@ def load(directory) -> dict:
   return {path.stem: json.loads(path.read_text()) for path in sorted(directory.glob('*.json'))}
 
 
+def pages(root) -> list:
+  """Paths that may show cards: the README and the pages of the site."""
+  return [root / 'README.md', *sorted((root / 'docs' / 'pages').rglob('*.md'))]
+
+
+def figure(table, way) -> str | None:
+  """One cell of a markdown table; None where the way leads to none, or to several.
+
+  Args:
+    table: the text.
+    way: the first cells of the row, as many as tell it from the others, then the column's title; joined by `; `.
+
+  Example:
+    >>> figure('| run | eps | clean |\\n| --- | --- | --- |\\n| a | 1 | 0.5 |\\n| a | 2 | 0.4 |', 'a; 2; clean')
+    '0.4'
+  """
+  titles, _, *rows = [
+    [cell.strip() for cell in line.split('|')[1:-1]] for line in table.splitlines()
+  ]
+  *cells, column = way.split('; ')
+  rows = [row for row in rows if row[: len(cells)] == cells]
+  if not cells or len(rows) != 1 or titles.count(column) != 1:
+    return None
+  return rows[0][titles.index(column)]
+
+
 def rewritten(text, cards) -> str:
-  """The README with every marked table taken from its card; unknown names stay as they are."""
+  """A page with every marked table and figure taken from its card; unknown ones stay as they are."""
 
   def block(match):
     name, old = match.groups()
     table = cards.get(name, {}).get('table', old)
     return f'<!-- card: {name} -->\n\n{table}\n\n<!-- end -->'
 
-  return _BLOCK.sub(block, text)
+  def cell(match):
+    name, way, old = match.groups()
+    table = cards.get(name, {}).get('table')
+    found = figure(table, way) if table else None
+    return f'<!-- card: {name}; {way} -->{old if found is None else found}<!-- end -->'
+
+  return _FIGURE.sub(cell, _BLOCK.sub(block, text))
 
 
-def table_problems(text, cards) -> list:
-  """What is wrong with the marked tables of a README, as lines."""
-  blocks, found = _BLOCK.findall(text), []
-  if len(_MARK.findall(text)) != 2 * len(blocks):
+def marked(text) -> set:
+  """Names of the cards whose tables a page shows."""
+  return {name for name, _ in _BLOCK.findall(text)}
+
+
+def page_problems(text, cards) -> list:
+  """What is wrong with the marked tables and figures of a page, as lines."""
+  blocks, figures, found = _BLOCK.findall(text), _FIGURE.findall(text), []
+  if len(_MARK.findall(text)) != 2 * (len(blocks) + len(figures)):
     found.append('a `<!-- card: NAME -->` or `<!-- end -->` has no partner')
-  for name, table in blocks:
+  for name, *_ in [*blocks, *figures]:
     if 'table' not in cards.get(name, {}):
       found.append(f'{name} is marked, and no card of that name has a table')
-    elif table != cards[name]['table']:
+  for name, table in blocks:
+    if table != cards.get(name, {}).get('table', table):
       found.append(f'{name} differs from its card: python benchmarks/cards.py write')
-  marked = {name for name, _ in blocks}
-  return found + [
-    f'{n} has a table that is not marked' for n in cards if 'table' in cards[n] and n not in marked
-  ]
+  for name, way, old in figures:
+    if 'table' not in cards.get(name, {}):
+      continue
+    if (new := figure(cards[name]['table'], way)) is None:
+      found.append(f'{name} has no one figure at `{way}`')
+    elif new != old:
+      found.append(f'{name}; {way} is {new} in its card: python benchmarks/cards.py write')
+  return found
 
 
 def card_problems(card, root) -> list:
@@ -174,8 +218,15 @@ def check(root=ROOT, *, ask=False) -> list:
     found += [f'{name}: {problem}' for problem in problems]
     if ask and not problems:
       found += [f'{name}: {problem}' for problem in help_problems(card, root)]
-  text = (root / README).read_text()
-  return found + [f'{README}: {problem}' for problem in table_problems(text, cards)]
+  texts = {str(path.relative_to(root)): path.read_text() for path in pages(root)}
+  shown = set().union(*map(marked, texts.values()))
+  return [
+    *found,
+    *(f'{page}: {wrong}' for page, text in texts.items() for wrong in page_problems(text, cards)),
+    *(
+      f'{n} has a table that no page shows' for n in cards if 'table' in cards[n] and n not in shown
+    ),
+  ]
 
 
 def main(argv=None) -> int:
@@ -183,7 +234,7 @@ def main(argv=None) -> int:
   actions = parser.add_subparsers(dest='action', required=True)
   checking = actions.add_parser('check', help='what is wrong')
   checking.add_argument('--ask', action='store_true', help='ask every script for its --help')
-  actions.add_parser('write', help="the README's tables from the cards")
+  actions.add_parser('write', help='the tables and figures of the pages from the cards')
   running = actions.add_parser('run', help='a card again, old beside new')
   running.add_argument('name')
   arguments, rest = parser.parse_known_args(argv)
@@ -196,10 +247,11 @@ def main(argv=None) -> int:
       parser.error(str(error))
     return 0
   if arguments.action == 'write':
-    path = ROOT / README
-    path.write_text(rewritten(path.read_text(), load(common.RESULTS)))
+    cards = load(common.RESULTS)
+    for path in pages(ROOT):
+      path.write_text(rewritten(path.read_text(), cards))
   problems = check(ask=arguments.action == 'check' and arguments.ask)
-  print('\n'.join(problems) or 'the cards are whole, and the README shows them')
+  print('\n'.join(problems) or 'the cards are whole, and the pages show them')
   return 1 if problems else 0
 
 

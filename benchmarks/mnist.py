@@ -1,4 +1,4 @@
-"""Certified accuracy on MNIST: the README's table.
+"""Certified accuracy on MNIST: the first table of the results.
 
     python benchmarks/mnist.py --data-dir DIR [--out runs/mnist]
 

@@ -74,7 +74,7 @@ def layout(rows):
 
 
 def markdown(rows):
-  """The table as text, for the card and the README."""
+  """The table as text, for the card and the page of results."""
   columns = list(rows[0])
   lines = [columns, ['---'] * len(columns), *([row[column] for column in columns] for row in rows)]
   return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)

@@ -1,4 +1,4 @@
-"""Fills the pages that the code itself writes: contract cards, results, and the members of each package.
+"""Fills what the code itself writes, contract cards and the members of each package, and names what lies beside the site.
 
 MkDocs calls the functions whose names begin with `on_`.
 """
@@ -9,17 +9,19 @@ import re
 
 from certjax import configs
 
-ROOT = pathlib.Path(__file__).parent.parent
-_MARK = re.compile(r'^<!-- (contracts|results|members)(?:: (\S+))? -->$', re.MULTILINE)
-_LINK = re.compile(r'\[([^\]]*)\]\((?!https?://|#)([^)]*)\)')
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PAGES = ROOT / 'docs' / 'pages'
+_MARK = re.compile(r'^<!-- (contracts|members)(?:: (\S+))? -->$', re.MULTILINE)
+_LINK = re.compile(r'\[([^\]]*)\]\((?!https?://|#)([^)#]*)(?:#[^)]*)?\)')
 _LOADED = re.compile(
   r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"', re.IGNORECASE
 )
 
 
-def on_page_markdown(markdown, **_):
-  """Replaces the marks of a page."""
-  return _MARK.sub(lambda mark: _WRITTEN[mark[1]](mark[2]), markdown)
+def on_page_markdown(markdown, page, **_):
+  """Replaces the marks of a page, and its links out of the site."""
+  written = _MARK.sub(lambda mark: _WRITTEN[mark[1]](mark[2]), markdown)
+  return named(written, page.file.src_uri)
 
 
 def on_post_page(output, page, **_):
@@ -34,11 +36,21 @@ def contracts(_=None) -> str:
   return '\n'.join(_card(name) for name in (*configs.METHODS, *configs.POISONING))
 
 
-def results(_=None) -> str:
-  """The section Results of the README, a heading up; what lies beside the README is named, not linked."""
-  text = (ROOT / 'README.md').read_text()
-  section = text.split('\n## Results\n', 1)[1].split('\n## ', 1)[0]
-  return _LINK.sub(r'\1 (`\2`)', section).replace('\n### ', '\n## ')
+def named(markdown, source) -> str:
+  """A link to a file of the repository that is no page works where the repository is read; in the site its path stands instead.
+
+  Args:
+    markdown: of a page.
+    source: its path below docs/pages, from which its links start.
+  """
+
+  def link(match):
+    text, target = match[1], (PAGES / source).parent / match[2]
+    if target.resolve().is_relative_to(PAGES):
+      return match[0]
+    return f'{text} (`{target.resolve().relative_to(ROOT)}`)'
+
+  return _LINK.sub(link, markdown)
 
 
 def members(package) -> str:
@@ -82,4 +94,4 @@ def _plain(text):
   return re.sub(r'([*_<|\[\]])', lambda sign: f'&#{ord(sign[0])};', text)
 
 
-_WRITTEN = {'contracts': contracts, 'results': results, 'members': members}
+_WRITTEN = {'contracts': contracts, 'members': members}

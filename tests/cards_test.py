@@ -1,4 +1,4 @@
-"""The cards of the benchmarks and the README's tables, and that drift between them is seen."""
+"""The cards of the benchmarks, the tables of the README and of the site, and that drift between them is seen."""
 
 import importlib.util
 import json
@@ -42,17 +42,20 @@ def cards():
 
 @pytest.fixture
 def root(tmp_path):
-  """A repository with one card, its script, and a README that shows it."""
+  """A repository with one card, its script, a README that shows a figure of it, and a page with its table."""
   (tmp_path / 'benchmarks' / 'results').mkdir(parents=True)
   (tmp_path / 'benchmarks' / 'one.py').write_text(SCRIPT)
   (tmp_path / 'benchmarks' / 'results' / 'one.json').write_text(json.dumps(CARD))
+  (tmp_path / 'docs' / 'pages' / 'deep').mkdir(parents=True)
   text = f'Before.\n\n<!-- card: one -->\n\n{TABLE}\n\n<!-- end -->\n\n| other | table |\n'
-  (tmp_path / 'README.md').write_text(text)
+  (tmp_path / 'docs' / 'pages' / 'deep' / 'page.md').write_text(text)
+  (tmp_path / 'README.md').write_text('Half: <!-- card: one; a; clean -->0.5<!-- end -->.\n')
   return tmp_path
 
 
-def test_our_cards_are_whole_and_our_readme_shows_them(cards):
+def test_our_cards_are_whole_and_our_pages_show_them(cards):
   assert cards.check() == []
+  assert ROOT / 'docs' / 'pages' / 'results.md' in cards.pages(ROOT)
 
 
 @pytest.mark.parametrize(
@@ -62,21 +65,49 @@ def test_our_cards_are_whole_and_our_readme_shows_them(cards):
     ('<!-- end -->', '', 'has no partner'),
     ('<!-- card: one -->\n\n', '', 'has no partner'),
     ('card: one', 'card: two', 'two is marked, and no card'),
-    ('card: one', 'card: two', 'one has a table that is not marked'),
+    ('card: one', 'card: two', 'one has a table that no page shows'),
   ],
 )
-def test_drift_of_the_readme_is_named(cards, root, old, new, said):
+def test_drift_of_a_table_is_named(cards, root, old, new, said):
   assert cards.check(root) == []
+  file = root / 'docs' / 'pages' / 'deep' / 'page.md'
+  file.write_text(file.read_text().replace(old, new))
+  assert said in '\n'.join(cards.check(root))
+
+
+@pytest.mark.parametrize(
+  ('old', 'new', 'said'),
+  [
+    ('0.5', '0.6', 'README.md: one; a; clean is 0.5 in its card'),
+    ('card: one', 'card: two', 'README.md: two is marked, and no card'),
+    ('a; clean', 'b; clean', 'one has no one figure at `b; clean`'),
+    ('a; clean', 'a; run; clean', 'one has no one figure'),
+    ('a; clean', 'clean', 'one has no one figure'),
+    ('a; clean', 'a; dirty', 'one has no one figure'),
+    ('<!-- end -->', '', 'has no partner'),
+  ],
+)
+def test_drift_of_a_figure_is_named(cards, root, old, new, said):
   file = root / 'README.md'
   file.write_text(file.read_text().replace(old, new))
   assert said in '\n'.join(cards.check(root))
 
 
-def test_writing_restores_the_tables_and_nothing_else(cards, root):
-  text = (root / 'README.md').read_text()
-  changed = text.replace('| a | 0.5 |', '| a | 0.6 |\n| b | 0.7 |')
-  assert changed != text and cards.rewritten(changed, {'one': CARD}) == text
-  assert cards.rewritten(changed, {}) == changed
+def test_a_figure_is_of_one_row_alone(cards):
+  table = '| run | eps | clean |\n| --- | --- | --- |\n| a | 1 | 0.5 |\n| a | 2 | 0.4 |'
+  assert cards.figure(table, 'a; 2; clean') == '0.4'
+  assert cards.figure(table, 'a; clean') is None
+
+
+def test_writing_restores_tables_and_figures_and_nothing_else(cards, root):
+  for file, old, new in (
+    ('docs/pages/deep/page.md', '| a | 0.5 |', '| a | 0.6 |\n| b | 0.7 |'),
+    ('README.md', '>0.5<', '>0.6<'),
+  ):
+    text = (root / file).read_text()
+    changed = text.replace(old, new)
+    assert changed != text and cards.rewritten(changed, {'one': CARD}) == text
+    assert cards.rewritten(changed, {}) == changed
 
 
 @pytest.mark.parametrize(

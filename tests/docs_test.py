@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from certjax import configs
+from certjax import configs, reproduce
 from certjax.cli import _main
 
 pytestmark = pytest.mark.usefixtures('many_programs')
@@ -18,9 +18,19 @@ pytestmark = pytest.mark.usefixtures('many_programs')
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ROOT / 'docs' / 'pages'
 ALL = sorted(PAGES.rglob('*.md'))
+README = ROOT / 'README.md'
 FENCE = re.compile(r'^```(\w+)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-WITH_CODE = [page for page in ALL if '```python' in page.read_text()]
-CONFIGS = {'certify': configs.Certify, 'report': configs.Report, 'attack': configs.Attack}
+WITH_CODE = [page for page in [*ALL, README] if '```python' in page.read_text()]
+CONFIGS = {
+  'train': configs.Train, 'certify': configs.Certify, 'predict': configs.Predict, 'attack': configs.Attack,
+  'sweep': configs.Sweep, 'poison': configs.Poison, 'report': configs.Report,
+  'reproduce': configs.Reproduce, 'spectrum': configs.Spectrum, 'version': configs.Version,
+}  # fmt: skip
+# What may follow a command that begins with a name.
+NAMES = {
+  'train': {*configs.PRESETS, 'PRESET'}, 'sweep': {*configs.PRESETS, 'PRESET'},
+  'reproduce': {*reproduce.RECIPES, 'NAME'}, 'poison': {*configs.POISONING, 'METHOD', 'RULE'},
+}  # fmt: skip
 
 
 def loaded(name):
@@ -29,6 +39,13 @@ def loaded(name):
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
+
+
+def written(page):
+  """A page as the hooks of the site leave it."""
+  file = dataclasses.make_dataclass('File', ['src_uri'])(str(page.relative_to(PAGES)))
+  on = dataclasses.make_dataclass('Page', ['file'])(file)
+  return loaded('build_pages').on_page_markdown(page.read_text(), page=on)
 
 
 def blocks(page):
@@ -47,17 +64,28 @@ def test_every_example_prints_what_the_page_says(page):
       assert said.getvalue() == (output if after == 'text' else '')
 
 
-def test_the_cards_of_all_methods_and_the_results_are_written():
+def test_the_readmes_example_is_short():
+  (code,) = [code for language, code in blocks(README) if language == 'python']
+  assert len(code.splitlines()) <= 30
+
+
+def test_the_cards_of_all_methods_are_written():
   pages = loaded('build_pages')
-  written = pages.on_page_markdown((PAGES / 'contracts.md').read_text())
+  cards = written(PAGES / 'contracts.md')
   for name in (*configs.METHODS, *configs.POISONING):
     card = configs.contract(name)
-    part = written.split(f'{{ #{name} }}')[1].split('\n## ')[0]
+    part = cards.split(f'{{ #{name} }}')[1].split('\n## ')[0]
     for term, text in configs.contract_rows(card):
       assert f'**{term}**' in part and pages._plain(text) in part
-  results = pages.on_page_markdown((PAGES / 'results.md').read_text())
-  assert '## L1 at equal noise' in results and '## How fast' not in results
-  assert not re.search(r'\]\((?!https?:)', results)
+
+
+def test_what_lies_beside_the_site_is_named_not_linked():
+  named = loaded('build_pages').named
+  assert named('[a](b.md#c), [d](../../LICENSE)', 'e.md') == '[a](b.md#c), d (`LICENSE`)'
+  assert named('[a](../b.md), [d](../../../x/y.md#z)', 'deep/e.md') == '[a](../b.md), d (`x/y.md`)'
+  assert named('[a](https://b.c), [d](#e)', 'e.md') == '[a](https://b.c), [d](#e)'
+  for page in ALL:
+    assert not re.search(r'\]\((?:\.\./)*[^.)]*(?:benchmarks|colabs|BUILD)', written(page))
 
 
 def test_a_page_that_loads_from_elsewhere_is_refused():
@@ -74,16 +102,14 @@ def test_a_page_that_loads_from_elsewhere_is_refused():
 
 def anchors(page):
   """Those of its headings, as MkDocs makes them."""
-  text = page.read_text()
-  if page.name in ('contracts.md', 'results.md'):
-    text = loaded('build_pages').on_page_markdown(text)
+  text = written(page) if page.name == 'contracts.md' else page.read_text()
   titles = re.findall(r'^#+ (.*)$', FENCE.sub('', text), re.MULTILINE)
   named = {title.split('{ #')[1][:-2].strip() for title in titles if '{ #' in title}
   plain = (re.sub(r'[^\w\s-]', '', title).strip().lower() for title in titles)
   return named | {re.sub(r'[-\s]+', '-', title) for title in plain}
 
 
-@pytest.mark.parametrize('page', ALL, ids=lambda page: f'{page.parent.name}-{page.stem}')
+@pytest.mark.parametrize('page', [*ALL, README], ids=lambda page: f'{page.parent.name}-{page.stem}')
 def test_links_lead_somewhere(page):
   for target in re.findall(r'\]\(([^)]+)\)', FENCE.sub('', page.read_text())):
     path, _, anchor = target.partition('#')
@@ -98,22 +124,25 @@ def test_the_navigation_holds_every_page():
 
 
 def test_commands_presets_and_options_exist():
-  text = '\n'.join(page.read_text() for page in ALL)
+  text = '\n'.join(page.read_text() for page in [*ALL, README])
+  lines = '\n'.join(
+    code for page in [*ALL, README] for language, code in blocks(page) if language == 'bash'
+  )
+  said = set(re.findall(r'`certjax ([\w-]+)', text) + re.findall(r'\bcertjax ([\w-]+)', lines))
+  assert said <= {*_main._COMMANDS, 'COMMAND', '--version'}
   for command, rest in re.findall(r'certjax (\w+)((?: [^\n`|]*)?)', text):
-    if command in _main._COMMANDS:
-      if command == 'train':
-        assert rest.split()[0] in configs.PRESETS, rest
-      fields = {field.name for field in dataclasses.fields(CONFIGS.get(command, configs.Certify))}
-      options = re.findall(r'--([a-z-]+)', rest) if command in CONFIGS else []
+    rest = rest.split('#')[0].strip()
+    if command in NAMES and rest and not rest.startswith('--'):
+      assert rest.split()[0] in NAMES[command], (command, rest)
+    if command in CONFIGS:
+      fields = {field.name for field in dataclasses.fields(CONFIGS[command])}
+      options = re.findall(r'--([a-z-]+)', rest)
       assert {option.replace('-', '_') for option in options} <= fields | {'help'}, rest
 
 
 def test_public_names_of_packages_are_found():
   pages = loaded('build_pages')
-  written = {
-    room: pages.on_page_markdown(f'<!-- members: certjax.{room} -->')
-    for room in ('smoothing', 'certify', 'threats')
-  }
+  written = {room: pages.members(f'certjax.{room}') for room in ('smoothing', 'certify', 'threats')}
   assert '\n::: certjax.smoothing.gaussian\n' in written['smoothing']
   assert '\n::: certjax.certify._margin.margin\n' in written['certify']
   assert 'Constants: `ABSTAIN`' in written['certify'] and '.ABSTAIN\n' not in written['certify']

@@ -43,7 +43,7 @@ def _self_test(chunk):
   if not _AT_LEAST < radius <= _DISTANCE:
     raise ValueError(
       f'the self-test certificate must lie in ({_AT_LEAST}, {_DISTANCE}], got {radius}: do not '
-      f'trust certificates of this machine; compare the versions above with the README.'
+      f'trust certificates of this machine; compare the versions above with those in BUILD.md.'
     )
   return radius
 

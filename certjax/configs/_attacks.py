@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
   Attributes:
     build: `(threat, num_classes, **parameters) -> tuple of attacks.Part`.
-    title: one line, for help and README.
+    title: one line, for help.
     norms: that it takes.
     parameters: dict from a name to its `Parameter`.
     reference: paper.

@@ -1,4 +1,4 @@
-"""The one table of methods. The command line, the README, the audit and the protocol tests read
+"""The one table of methods. The command line, the documentation, the audit and the protocol tests read
 it; a test fails for a method that lacks a column."""
 
 import inspect
@@ -25,7 +25,7 @@ class Method(NamedTuple):
   Attributes:
     factory: `(*, shape=None, **parameters) -> Smoothing, Views, Margin, Bounded, Curved or Masked`; it imports
       what it needs when called.
-    title: one line, for help and README.
+    title: one line, for help and the documentation.
     norm, unit: of the radius, by default.
     norms: all that `--norm` may ask for; 'lp' stands for l1, l2, l3, ..., linf.
     classifier: whose label is proved.

@@ -20,13 +20,13 @@ class Train:
   wrn40-2, wrn28-10, wrn34-10; with a proved Lipschitz constant lipconvnet5-soc to lipconvnet40-cayley,
   kwlarge-soc, lipnext-l32w1024; with orthogonal convolutions resnet9-soc, resnet18-bcop; for bounds ibp-small,
   ibp-medium, ibp-large, kw-mnist, mlp-5x100, mlp-255; against patches bagnet17, bagnet-small, vit-mnist-band4
-  (README names more)."""
+  (docs/pages/methods.md names more)."""
   method: str = 'gaussian'
   """Smoothing method whose noise is added in training (a row of the method table), or 'none'."""
   sigma: float = 0.25
   """Standard deviation of the noise, in pixel values of [0, 1]."""
   parameters: dict[str, float | str] = dataclasses.field(default_factory=dict)
-  """Further parameters of the method, as `--parameters keep 0.2` (README's table names them)."""
+  """Further parameters of the method, as `--parameters keep 0.2` (docs/pages/methods.md names them)."""
   objective: str = 'noise'
   """Training method: noise, stability, stability-clean, smooth-adv-pgd, smooth-adv-ddn, macer, consistency,
   smooth-mix; without noise (--method none): clean; against attacks adversarial (linf, PGD), adversarial-l2,
@@ -204,7 +204,7 @@ class Attack(Evaluation):
   attacks the network itself."""
 
   attacks: tuple[str, ...] = ('autoattack',)
-  """Attacks to run (README's table names them): fgsm, pgd, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square,
+  """Attacks to run (docs/pages/attacks.md names them): fgsm, pgd, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square,
   deepfool, ddn, autoattack; few pixels pgd0, sparse-rs; patches patch-pgd, sparse-rs-patch; perceptual
   ppgd, lpa, fast-lpa; of all that comes after lpips below: latent."""
   norm: str = 'linf'
@@ -239,7 +239,7 @@ class Sweep:
   certification: Certify = dataclasses.field(default_factory=Certify)
   """How it is certified; run, method, sigma and parameters are those of the training."""
   parameter: str = 'sigma'
-  """What varies: sigma, or another parameter of the method (README's table names them), as keep."""
+  """What varies: sigma, or another parameter of the method (docs/pages/methods.md names them), as keep."""
   values: tuple[float, ...]
   """Its values."""
   predict: int = 0
@@ -281,7 +281,7 @@ class Poison:
   """Base learner: mlp (one hidden layer), nearest-neighbour, linear (softmax regression), cnn (small, with
   shifted images), or nin (the papers' Network in Network, for an accelerator)."""
   learner_parameters: dict[str, float] = dataclasses.field(default_factory=dict)
-  """Its hyperparameters, as `--learner-parameters hidden 128 num_steps 100 step_size 0.03` of mlp (README names all)."""
+  """Its hyperparameters, as `--learner-parameters hidden 128 num_steps 100 step_size 0.03` of mlp (docs/pages/methods.md names all)."""
   features: pathlib.Path | None = None
   """Of ss-dpa: directory of a run trained without labels on the same data set (`certjax train rotnet-mnist`,
   simclr-cifar10), whose features the members learn from in place of images."""

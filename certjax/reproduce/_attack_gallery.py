@@ -80,7 +80,7 @@ def _shown(directory, title, images):
 
 RECIPE = Recipe(
   name='attack-gallery',
-  source='the papers of each attack (README names them)',
+  source='the papers of each attack (each function of certjax.attacks names its own)',
   dataset=ARITHMETIC,
   shows='every threat on one page: original, adversarial image, difference',
   scales={

@@ -248,7 +248,7 @@ def _figure(proofs, test):
 
 RECIPE = Recipe(
   name='landscape',
-  source='the theorems of each method (README names them)',
+  source='the theorems of each method (docs/pages/index.md leads to them)',
   dataset=ARITHMETIC,
   shows='all certificates of one small network side by side, each in its norm',
   scales={'quick': Scale('a minute or two', (_DATASET,))},
