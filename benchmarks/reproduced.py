@@ -59,11 +59,12 @@ def keep(name, scale, directory, seconds, cpu_seconds):
     shutil.copyfile(figure, FOLDER / f'{name}-{scale}.png')
 
 
-def page(results, has_figure) -> str:
+def page(results, shows, has_figure) -> str:
   """The page of all results, as markdown.
 
   Args:
     results: dicts as `keep` writes them.
+    shows: name -> what the recipe shows, one line.
     has_figure: (NAME-SCALE) -> whether NAME-SCALE.png lies beside the page.
   """
   lines = [
@@ -72,18 +73,24 @@ def page(results, has_figure) -> str:
     'run on digits beside a number on ImageNet stands there as what it is, and "compared" says whether the '
     'two may be compared at all. This page is written by `python benchmarks/reproduced.py write` from the '
     'files beside it.\n',
-    '| recipe | scale | wall, s | CPU, s | date | hardware |',
-    '| --- | --- | ---: | ---: | --- | --- |',
+    '| recipe | what it shows | scale | wall, s | CPU, s | agree | differ | another setting |',
+    '| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |',
   ]
   for result in results:
-    title, where = _title(result), result['hardware']
+    verdicts = [card['compared'] for card in result['cards']]
+    counts = ' | '.join(str(verdicts.count(v)) for v in ('agrees', 'differs', 'another setting'))
     lines.append(
-      f'| [{result["recipe"]}](#{title}) | {result["scale"]} | {result["seconds"]:.0f} '
-      f'| {result["cpu_seconds"]:.0f} | {result["date"]} | {where["cpu"]}, {where["cores"]} cores, {where["device"]} |'
+      f'| [{result["recipe"]}](#{_title(result)}) | {shows[result["recipe"]]} | {result["scale"]} '
+      f'| {result["seconds"]:.0f} | {result["cpu_seconds"]:.0f} | {counts} |'
     )
   for result in results:
-    title = _title(result)
-    lines += [f'\n## {title}\n', f'`{result["command"]}`\n', result['table'].rstrip()]
+    title, where = _title(result), result['hardware']
+    lines += [
+      f'\n## {title}\n',
+      f'`{result["command"]}`: {result["date"]}, {where["cpu"]}, {where["cores"]} cores, {where["device"]}; '
+      f'certjax at {result["versions"]["commit"]}, JAX {result["versions"]["jax"]}.\n',
+      result['table'].rstrip(),
+    ]
     if has_figure(title):
       lines.append(f'\n![{result["recipe"]} at the scale {result["scale"]}]({title}.png)')
   return '\n'.join(lines) + '\n'
@@ -101,7 +108,10 @@ def load() -> list:
 
 def written() -> str:
   """The page as it should be."""
-  return page(load(), lambda title: (FOLDER / f'{title}.png').exists())
+  from certjax import reproduce
+
+  shows = {name: recipe.shows for name, recipe in reproduce.RECIPES.items()}
+  return page(load(), shows, lambda title: (FOLDER / f'{title}.png').exists())
 
 
 def problems() -> list:

@@ -1,4 +1,4 @@
-"""Fills what the code itself writes, contract cards and the members of each package, and names what lies beside the site.
+"""Fills what the code itself writes: contract cards, members of packages, reproduced tables; names what lies beside the site.
 
 MkDocs calls the functions whose names begin with `on_`.
 """
@@ -11,11 +11,22 @@ from certjax import configs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = ROOT / 'docs' / 'pages'
-_MARK = re.compile(r'^<!-- (contracts|members)(?:: (\S+))? -->$', re.MULTILINE)
+REPRODUCED = ROOT / 'benchmarks' / 'results' / 'reproduce'
+_MARK = re.compile(r'^<!-- (contracts|members|reproduced)(?:: (\S+))? -->$', re.MULTILINE)
 _LINK = re.compile(r'\[([^\]]*)\]\((?!https?://|#)([^)#]*)(?:#[^)]*)?\)')
 _LOADED = re.compile(
   r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"', re.IGNORECASE
 )
+
+
+def on_files(files, config):
+  """Adds the figures of reproduced tables, which lie beside their results."""
+  from mkdocs.structure.files import File  # The tests import this file without MkDocs.
+
+  for path in sorted(REPRODUCED.glob('*.png')):
+    name = f'{REPRODUCED.name}/{path.name}'
+    files.append(File.generated(config, name, abs_src_path=str(path)))
+  return files
 
 
 def on_page_markdown(markdown, page, **_):
@@ -51,6 +62,12 @@ def named(markdown, source) -> str:
     return f'{text} (`{target.resolve().relative_to(ROOT)}`)'
 
   return _LINK.sub(link, markdown)
+
+
+def reproduced(_=None) -> str:
+  """The page beside the results of `certjax reproduce`, without its title."""
+  _, text = (REPRODUCED / 'README.md').read_text().split('\n', 1)
+  return re.sub(r'(!\[[^\]]*\]\()', rf'\1{REPRODUCED.name}/', text)
 
 
 def members(package) -> str:
@@ -94,4 +111,4 @@ def _plain(text):
   return re.sub(r'([*_<|\[\]])', lambda sign: f'&#{ord(sign[0])};', text)
 
 
-_WRITTEN = {'contracts': contracts, 'members': members}
+_WRITTEN = {'contracts': contracts, 'members': members, 'reproduced': reproduced}
