@@ -1,9 +1,12 @@
 """The documentation tells the truth: every Python example runs and prints what stands below it, links lead somewhere, and
 commands and options exist."""
 
+import ast
 import contextlib
 import dataclasses
+import importlib
 import importlib.util
+import inspect
 import io
 import pathlib
 import re
@@ -138,6 +141,45 @@ def test_commands_presets_and_options_exist():
       fields = {field.name for field in dataclasses.fields(CONFIGS[command])}
       options = re.findall(r'--([a-z-]+)', rest)
       assert {option.replace('-', '_') for option in options} <= fields | {'help'}, rest
+
+
+def test_our_side_of_other_libraries_names_can_be_called():
+  lines = (PAGES / 'guides' / 'coming_from.md').read_text().splitlines()
+  codes = [
+    code
+    for line in lines
+    if line.startswith('| ')
+    for code in re.findall('`(.+?)`', line.split(' | ')[1])
+  ]
+  bound = [_bind(call) for code in codes for call in _calls(code)]
+  assert bound.count('linf') >= 5 and {'sampled', 'enumerated', 'carlini_wagner', 'jsma'} <= set(
+    bound
+  )
+
+
+def _calls(code):
+  """Calls of certjax's names in a piece of Python; none in what is no Python."""
+  try:
+    tree = ast.parse(code)
+  except SyntaxError:
+    return []
+  return [
+    node
+    for node in ast.walk(tree)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+  ]
+
+
+def _bind(call):
+  """The name of a function that takes such arguments; TypeError if it does not."""
+  room = importlib.import_module(
+    {'functional': 'certjax.attacks.functional'}.get(
+      call.func.value.id, f'certjax.{call.func.value.id}'
+    )
+  )
+  names = {keyword.arg: 0 for keyword in call.keywords}
+  inspect.signature(getattr(room, call.func.attr)).bind(*call.args, **names)
+  return call.func.attr
 
 
 def test_public_names_of_packages_are_found():

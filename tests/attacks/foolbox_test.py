@@ -1,5 +1,11 @@
 """foolbox and ART: our models under their attacks, their attacks as ours. Skipped where they are not installed."""
 
+import ast
+import importlib
+import inspect
+import pathlib
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +14,7 @@ import pytest
 from certjax import attacks, threats
 
 EPS = 0.02
+GUIDE = pathlib.Path(__file__).parents[2] / 'docs' / 'pages' / 'guides' / 'coming_from.md'
 
 
 @pytest.fixture(scope='module')
@@ -83,3 +90,31 @@ def test_art_breaks_our_model_from_decisions_alone(linear):
   broken = predict(x_adv).argmax(axis=1) != y
   assert art.__version__ and broken.any()
   assert not (broken & np.asarray(least > EPS + 1e-6)).any()
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize(
+  ('title', 'package', 'rooms', 'number'),
+  [
+    ('foolbox', 'foolbox', ['foolbox', 'foolbox.attacks'], 11),
+    (
+      'ART', 'art', [
+        'art.attacks.evasion', 'art.estimators.classification',
+        'art.estimators.certification.randomized_smoothing', 'art.estimators.certification.derandomized_smoothing',
+      ], 12,
+    ),
+  ],
+)  # fmt: skip
+def test_the_guide_names_what_a_library_has(title, package, rooms, number):
+  """Each call in the left column of its table exists, and takes these arguments."""
+  pytest.importorskip(package, reason=f'{package} is not installed')
+  section = GUIDE.read_text().split(f'\n## {title}\n')[1].split('\n## ')[0]
+  left = [line.split(' | ')[0] for line in section.splitlines() if line.startswith('| `')]
+  calls = [ast.parse(code).body[0].value for code in re.findall('`(.+?)`', ' '.join(left))]
+  calls = [call for call in calls if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)]
+  assert len(calls) >= number
+  modules = [importlib.import_module(room) for room in rooms]
+  for call in calls:
+    found = [getattr(module, call.func.id) for module in modules if hasattr(module, call.func.id)]
+    assert found, f'{package} has no {call.func.id}'
+    inspect.signature(found[-1]).bind(*call.args, **{word.arg: 0 for word in call.keywords})
