@@ -52,6 +52,16 @@ def initialize(coordinator=None, num_processes=None, process_id=None):
   Raises:
     ValueError: if an argument is missing or out of range, or no cluster is found.
     OSError: if the others cannot be reached.
+
+  Example:
+    >>> initialize('localhost', num_processes=2, process_id=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: `coordinator` must be HOST:PORT of process 0, got 'localhost'.
+    >>> initialize('localhost:1234', num_processes=2, process_id=2)
+    Traceback (most recent call last):
+    ...
+    ValueError: `process_id` must lie in 0 .. 1, got 2.
   """
   if num_processes == 1 and process_id in (None, 0):
     return
@@ -85,6 +95,12 @@ def leave(code):
 
   JAX itself waits 5 minutes at exit for all processes to come. Those that fail for one and the same
   reason do meet here; the others are not waited for.
+
+  Args:
+    code: int, of the process.
+
+  Example:
+    >>> leave(2)  # One process: nothing to leave.
   """
   if jax.distributed.is_initialized():
     together = threading.Thread(target=jax.distributed.shutdown, daemon=True)
@@ -97,7 +113,12 @@ def leave(code):
 
 
 def is_main() -> bool:
-  """Whether this is process 0, the one that writes metrics and talks."""
+  """Whether this is process 0, the one that writes metrics and talks.
+
+  Example:
+    >>> is_main()
+    True
+  """
   return jax.process_index() == 0
 
 
@@ -106,6 +127,13 @@ def preempted(step) -> bool:
 
   To be asked by every process after every step. Always False in a single process, whose handler of
   SIGTERM is its own affair.
+
+  Args:
+    step: int, the same in all processes.
+
+  Example:
+    >>> preempted(100)
+    False
   """
   if not jax.distributed.is_initialized():
     return False
@@ -115,7 +143,18 @@ def preempted(step) -> bool:
 
 
 def gather(text) -> list[str]:
-  """The `text` of every process, by process index; all of them must ask."""
+  """The `text` of every process, by process index; all of them must ask.
+
+  Args:
+    text: str.
+
+  Returns:
+    A list of str, one a process.
+
+  Example:
+    >>> gather('ready')
+    ['ready']
+  """
   if jax.process_count() == 1:
     return [text]
   from jax.experimental import multihost_utils
@@ -130,7 +169,21 @@ def gather(text) -> list[str]:
 
 @contextlib.contextmanager
 def together():
-  """A block that all processes leave alike: the ValueError or OSError of one is raised by all."""
+  """A block that all processes leave alike: the ValueError or OSError of one is raised by all.
+
+  Yields:
+    Nothing.
+
+  Raises:
+    ValueError: if the block of another process raised, with its number.
+
+  Example:
+    >>> with together():
+    ...   raise ValueError('the file is damaged.')
+    Traceback (most recent call last):
+    ...
+    ValueError: the file is damaged.
+  """
   error = None
   try:
     yield
@@ -186,12 +239,29 @@ def data_mesh(devices=None) -> Mesh:
 
 
 def local_mesh() -> Mesh:
-  """A mesh over the devices of this process alone: certification never waits for a peer."""
+  """A mesh over the devices of this process alone: certification never waits for a peer.
+
+  Example:
+    >>> local_mesh().axis_names
+    ('data',)
+  """
   return data_mesh(jax.local_devices())
 
 
 def replicate(mesh: Mesh, tree):
-  """Copies every leaf of `tree` to all devices of `mesh`; every process must hold the same tree."""
+  """Copies every leaf of `tree` to all devices of `mesh`; every process must hold the same tree.
+
+  Args:
+    mesh: from `data_mesh`.
+    tree: of arrays.
+
+  Returns:
+    The tree of `jax.Array`.
+
+  Example:
+    >>> replicate(local_mesh(), {'w': np.ones(3, np.float32)})['w'].is_fully_replicated
+    True
+  """
   sharding = NamedSharding(mesh, REPLICATED)
   if sharding.is_fully_addressable:
     return jax.device_put(tree, sharding)
@@ -231,8 +301,19 @@ def shard_batch(mesh: Mesh, tree):
   Of several processes each hands in its own rows only, those of `local_rows`; the result is the one
   array of all rows.
 
+  Args:
+    mesh: from `data_mesh`.
+    tree: of arrays whose leading axis is the batch.
+
+  Returns:
+    The tree of `jax.Array`.
+
   Raises:
     ValueError: if a leading axis is not a multiple of the number of (this process's) devices.
+
+  Example:
+    >>> shard_batch(data_mesh(jax.devices()[:1]), np.arange(4)).shape
+    (4,)
   """
   size = len(mesh.local_devices)
   for leaf in jax.tree.leaves(tree):
@@ -270,6 +351,12 @@ def pmap(fn, mesh: Mesh, in_specs, out_specs, *, donate_argnums=()):
 
   Returns:
     A jitted function of global arrays.
+
+  Example:
+    >>> mesh = data_mesh(jax.devices()[:1])
+    >>> mean = pmap(lambda x: jax.lax.pmean(x.mean(), AXIS), mesh, (SHARDED,), REPLICATED)
+    >>> float(mean(np.array([1.0, 2.0], np.float32)))
+    1.5
   """
   mapped = jax.shard_map(fn, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
   return jax.jit(mapped, donate_argnums=donate_argnums)
@@ -277,7 +364,16 @@ def pmap(fn, mesh: Mesh, in_specs, out_specs, *, donate_argnums=()):
 
 @contextlib.contextmanager
 def x64():
-  """Enables float64 inside the block, on every supported version of JAX."""
+  """Enables float64 inside the block, on every supported version of JAX.
+
+  Yields:
+    Nothing.
+
+  Example:
+    >>> with x64():
+    ...   print(jax.numpy.asarray(0.1).dtype)
+    float64
+  """
   if hasattr(jax, 'enable_x64'):
     with jax.enable_x64(True):
       yield

@@ -188,5 +188,17 @@ _LOSSES = {'apgd-ce': cross_entropy, 'apgd-dlr': dlr}
 
 
 def part_keys(keys, number):
-  """Key[B] that part `number` draws with."""
+  """Key[B] that part `number` draws with.
+
+  Args:
+    keys: Key[B], one an image.
+    number: int, which part.
+
+  Returns:
+    Key[B].
+
+  Example:
+    >>> part_keys(jax.random.split(jax.random.key(0), 3), 1).shape
+    (3,)
+  """
   return jax.vmap(jax.random.fold_in, (0, None))(keys, jnp.uint32(number))

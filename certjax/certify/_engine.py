@@ -80,6 +80,17 @@ def run(
 
   Raises:
     ValueError: on a `chunk` out of range.
+
+  Example:
+    >>> import jax
+    >>> from certjax import smoothing
+    >>> from certjax.certify import SELECTION, smoothing_program
+    >>> flat, law = lambda x: 1e3 * x.reshape(len(x), -1), smoothing.gaussian(sigma=0.1)
+    >>> program = smoothing_program(jax.random.key(0), flat, law, (1, 2, 1), 100)
+    >>> work = [Work(np.array([0.2, 0.8], np.float32).reshape(1, 2, 1), 0, once((SELECTION, 100)))]
+    >>> (((counts,), seconds),) = run(program, work, chunk=100, slots=1)
+    >>> counts
+    array([  0, 100])
   """
   mesh = parallel.local_mesh() if mesh is None else mesh
   if isinstance(program.model_fn, Outside):

@@ -79,6 +79,13 @@ def enumerated_counts(model_fn, views, x, *, slack=0.0, chunk=1000, mesh=None, s
 
   Raises:
     ValueError: as `enumerated`.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> views = smoothing.deterministic_splitting(lam=0.5, quantization=255, shape=(1, 2, 1))
+    >>> x = np.array([0.2, 0.8], np.float32).reshape(1, 1, 2, 1)
+    >>> enumerated_counts(lambda x: 1e3 * x.reshape(len(x), -1), views, x, chunk=255)
+    (array([[  0, 255]]), array([[0, 0]]))
   """
   if views.needs != 'counts':
     raise ValueError(f'the votes of these views are not summed: they need {views.needs!r}.')
@@ -95,6 +102,14 @@ def tallied(views, totals):
 
   Returns:
     (counts, unsure), as `enumerated_counts` gives them; or both bool[..., num_views, K].
+
+  Example:
+    >>> from certjax import smoothing
+    >>> views = smoothing.bands(width=2, shape=(8, 8, 1))
+    >>> tallied(views, np.array([[3, 0], [2, 1]]))
+    (array([[ True, False],
+           [False,  True]]), array([[ True, False],
+           [ True, False]]))
   """
   if views.needs == 'counts':
     return totals[..., 0, :], totals[..., 1, :]
@@ -151,6 +166,15 @@ def views_program(model_fn, views, shape, chunk, *, slack=0.0) -> _program.Progr
   Returns:
     A program whose counts are (votes, unsure) int[2, K] of views whose votes are summed,
     else vote + 2 unsure of each, int[num_views, K]; `tallied` reads both.
+
+  Raises:
+    ValueError: for a `slack` where the views' votes are not of two logits and have no `doubt`.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> views = smoothing.deterministic_splitting(lam=0.5, quantization=255, shape=(1, 2, 1))
+    >>> views_program(lambda x: x.reshape(len(x), -1), views, (1, 2, 1), 255).bins
+    (2, 2)
   """
   model_fn, view, vote = (_program.as_pytree(fn) for fn in (model_fn, views.view, views.vote))
   doubt = None if views.doubt is None else _program.as_pytree(views.doubt)
@@ -208,8 +232,24 @@ def _ballots(vote, doubt, slack, logits):
 def check_views(views, x, *, slack=0.0, chunk=1):
   """The images as float32[B, H, W, C], unless an argument of `enumerated` is bad.
 
+  Args:
+    views: `Views`.
+    x: float[B, H, W, C].
+    slack, chunk: as in `enumerated`.
+
+  Returns:
+    float32[B, H, W, C].
+
   Raises:
     ValueError: naming the argument, the rule and the value.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> views = smoothing.deterministic_splitting(lam=0.5, quantization=255, shape=(1, 2, 1))
+    >>> check_views(views, np.full((1, 1, 2, 1), 0.33))
+    Traceback (most recent call last):
+    ...
+    ValueError: the certificate holds for images whose pixels are multiples of 1/255 in [0, 1]: image 0 has others; write np.round(x * 255) / 255.
   """
   x = _votes.check_images(x, views.shape)
   if chunk < 1 or not 0 <= slack < np.inf:

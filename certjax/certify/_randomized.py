@@ -100,6 +100,18 @@ def sampled_votes(
 
   Returns:
     candidate int64[B] (ties of the selection go to the lowest class) and counts int64[B, K].
+
+  Raises:
+    ValueError: on images or indices that do not fit, and a `chunk` out of range.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> x = np.array([0.2, 0.8], np.float32).reshape(1, 1, 2, 1)
+    >>> model_fn, law = lambda x: 1e3 * x.reshape(len(x), -1), smoothing.gaussian(sigma=0.1)
+    >>> key, numbers = jax.random.key(0), {'num_selection': 10, 'num_samples': 100}
+    >>> candidate, counts = sampled_votes(key, model_fn, law, x, chunk=100, **numbers)
+    >>> candidate, counts.sum(axis=1)
+    (array([1]), array([100]))
   """
   x, index = _votes.check(smoothing, x, index, min(num_selection, num_samples), chunk)
   program = smoothing_program(key, model_fn, smoothing, x.shape[1:], chunk)
@@ -117,6 +129,16 @@ def smoothing_program(key, model_fn, smoothing, shape, chunk) -> _program.Progra
   Args:
     key, model_fn, smoothing, chunk: as in `sampled`.
     shape: of one image.
+
+  Returns:
+    A `Program` with bins (K,).
+
+  Example:
+    >>> from certjax import smoothing
+    >>> flat, law = lambda x: x.reshape(len(x), -1), smoothing.gaussian(sigma=0.1)
+    >>> program = smoothing_program(jax.random.key(0), flat, law, (1, 2, 1), 100)
+    >>> program.bins, len(program.keys)
+    ((2,), 3)
   """
   keys = [jax.random.fold_in(key, purpose) for purpose in (SELECTION, ESTIMATION, PREDICTION)]
   return _votes.count_votes(keys, model_fn, smoothing, shape, chunk)
@@ -190,6 +212,13 @@ def predict(key, model_fn, smoothing, x, *, index=None, num_samples, alpha, chun
   Raises:
     ValueError: on bad arguments, among them a `num_samples` that always abstains at `alpha`.
 
+  Example:
+    >>> from certjax import smoothing
+    >>> x = np.array([0.2, 0.8], np.float32).reshape(1, 1, 2, 1)
+    >>> model_fn, law = lambda x: 1e3 * x.reshape(len(x), -1), smoothing.gaussian(sigma=0.1)
+    >>> predict(jax.random.key(0), model_fn, law, x, num_samples=100, alpha=0.001, chunk=100)
+    array([1])
+
   References:
     Cohen, Rosenfeld & Kolter 2019 (arXiv:1902.02918), PREDICT; Hung & Fithian 2019.
   """
@@ -201,13 +230,40 @@ def predict(key, model_fn, smoothing, x, *, index=None, num_samples, alpha, chun
 
 
 def predict_votes(key, model_fn, smoothing, x, *, num_samples, **options):
-  """The device part of `predict`: int64[B, K]; options as those of `votes`."""
+  """The device part of `predict`: int64[B, K]; options as those of `votes`.
+
+  Args:
+    key, model_fn, smoothing, x, num_samples: as in `predict`.
+    **options: of `votes`.
+
+  Returns:
+    int64[B, K].
+
+  Example:
+    >>> from certjax import smoothing
+    >>> x = np.array([0.2, 0.8], np.float32).reshape(1, 1, 2, 1)
+    >>> model_fn, law = lambda x: 1e3 * x.reshape(len(x), -1), smoothing.gaussian(sigma=0.1)
+    >>> predict_votes(jax.random.key(0), model_fn, law, x, num_samples=100, chunk=100)
+    array([[  0, 100]])
+  """
   key = jax.random.fold_in(key, PREDICTION)
   return _votes.votes(key, model_fn, smoothing, x, num_samples=num_samples, **options)
 
 
 def label_from_votes(counts, *, alpha):
-  """The host part of `predict`: int64[...] from counts int[..., K]; ties abstain."""
+  """The host part of `predict`: int64[...] from counts int[..., K]; ties abstain.
+
+  Args:
+    counts: int[..., K].
+    alpha: failure probability, as in `predict`.
+
+  Returns:
+    int64[...], `ABSTAIN` for a tie that is not rejected.
+
+  Example:
+    >>> label_from_votes([[80, 20], [51, 49]], alpha=0.05)
+    array([ 0, -1])
+  """
   counts = np.asarray(counts)
   label = np.argmax(counts, axis=-1).astype(np.int64)
   ordered = np.sort(np.pad(counts, [(0, 0)] * (counts.ndim - 1) + [(1, 0)]), axis=-1)
@@ -218,8 +274,17 @@ def label_from_votes(counts, *, alpha):
 def check_predict_samples(num_samples, alpha):
   """Refuses a number of samples with which PREDICT always abstains.
 
+  Args:
+    num_samples, alpha: as in `predict`.
+
   Raises:
     ValueError: naming the smallest number that can answer.
+
+  Example:
+    >>> check_predict_samples(10, 0.001)
+    Traceback (most recent call last):
+    ...
+    ValueError: `num_samples`=10 always abstains at `alpha`=0.001: PREDICT needs at least 11.
   """
   check_alpha(alpha)
   if num_samples < _predict_needs(alpha):
@@ -237,8 +302,19 @@ def _predict_needs(alpha):
 def check_num_samples(smoothing, num_samples, alpha, *, runner_up=False):
   """Refuses a number of samples that can never certify anything.
 
+  Args:
+    smoothing: a `Smoothing`.
+    num_samples, alpha, runner_up: as in `sampled`.
+
   Raises:
     ValueError: naming the smallest number that can.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> check_num_samples(smoothing.gaussian(sigma=0.25), 9, 0.001)
+    Traceback (most recent call last):
+    ...
+    ValueError: `num_samples`=9 can never certify at `alpha`=0.001: at least 10 are needed (PREDICT: 11).
   """
   check_alpha(alpha)
   if num_samples >= 1 and largest_radius(smoothing, num_samples, alpha, runner_up=runner_up) > 0:

@@ -125,8 +125,17 @@ def sequential_rule(
     radii, max_samples, alpha, method, tolerance, beta: as in `sequential`.
     num_selection: samples that select the class; None where it is fixed in advance.
 
+  Returns:
+    A `SequentialRule`.
+
   Raises:
     ValueError: on bad arguments, among them a radius that `max_samples` can never prove.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> rule = sequential_rule(smoothing.gaussian(sigma=0.25), radii=[0.1, 0.5], max_samples=1000)
+    >>> rule.radii, rule.max_samples
+    (array([0.1, 0.5]), 1000)
   """
   if (radii is None) == (tolerance is None):
     raise ValueError('give either `radii` to decide, or a `tolerance` of the radius.')

@@ -72,6 +72,12 @@ def threat_of(norm, eps):
 def unit_of(norm):
   """The unit of a threat's eps and distances.
 
+  Args:
+    norm: of the threat.
+
+  Returns:
+    The unit in words.
+
   Example:
     >>> unit_of('linf'), unit_of('l0')
     ('pixel value', 'pixels')

@@ -335,8 +335,16 @@ def smoothing_of(method, sigma, parameters, *, shape, norm=None):
     shape: (H, W, C) of the images.
     norm: of the certificate, None for the method's own.
 
+  Returns:
+    A `Smoothing`, `Views`, or `Margin`, `Bounded`, `Curved`, `Masked`.
+
   Raises:
     ValueError: as `build_smoothing`.
+
+  Example:
+    >>> law = smoothing_of('gaussian', 0.25, None, shape=(8, 8, 1))
+    >>> law.norm, law.unit
+    ('l2', 'pixel value')
   """
   parameters = {**(parameters or {}), 'norm': norm}
   own = {'lam', 'scale'} & parameters.keys()

@@ -109,7 +109,15 @@ def _batches(images, batch_size, seed, start, num_steps, augment, rows):
 
 
 def num_images(images) -> int:
-  """How many images an `Images` or a `Source` holds."""
+  """How many images an `Images` or a `Source` holds.
+
+  Args:
+    images: an `Images` or a `Source`.
+
+  Example:
+    >>> num_images(Images(np.zeros((3, 8, 8, 1), np.uint8), np.zeros(3, np.int32), np.arange(3)))
+    3
+  """
   return len(images) if isinstance(images, Source) else len(images.labels)
 
 

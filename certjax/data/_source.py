@@ -84,6 +84,14 @@ def source(name: str, split: str, data_dir=None) -> Source:
 
   Raises:
     ValueError: for an unknown name or split, a data set that is not prepared, a corrupt file.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   digits = source('digits', 'test', folder)
+    ...   image, label = digits[0]
+    >>> len(digits), image.shape, label
+    (500, (8, 8, 1), 0)
   """
   spec = dataset(name, data_dir)
   choose('split', split, spec.splits)

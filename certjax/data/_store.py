@@ -36,7 +36,15 @@ class Status(NamedTuple):
 
 
 def default_data_dir() -> Path:
-  """TFDS's own convention: the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+  """TFDS's own convention: the environment's TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+  Returns:
+    A path, which need not exist.
+
+  Example:
+    >>> default_data_dir().is_absolute() or 'TFDS_DATA_DIR' in os.environ
+    True
+  """
   return Path(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
 
 
@@ -47,8 +55,15 @@ def is_prepared(name: str, data_dir=None) -> bool:
     name: a key of `DATASETS`.
     data_dir: folder of TFDS data sets; default `default_data_dir()`.
 
+  Returns:
+    Whether it is there.
+
   Raises:
     ValueError: for an unknown name.
+
+  Example:
+    >>> is_prepared('cifar10', 'nowhere')
+    False
   """
   folder = version_dir(name, data_dir)
   return folder is not None and 'array_record' in _formats(folder)
@@ -62,6 +77,10 @@ def status(data_dir=None) -> list[Status]:
 
   Returns:
     A list of `Status`, in the order of `DATASETS`.
+
+  Example:
+    >>> [row for row in status('nowhere') if row.name == 'mnist'][0].prepared
+    False
   """
   return [_status(name, data_dir) for name in DATASETS]
 
@@ -83,6 +102,12 @@ def prepare(name: str, data_dir=None) -> Path:
     ValueError: for an unknown name, where TensorFlow or ImageNet's archives are missing, where
       the data set is there in a format without random access, or where the folder cannot be
       written. One line, which says what to do.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   prepare('digits', folder) == prepare('digits', folder), is_prepared('digits', folder)
+    (True, True)
   """
   spec, data_dir = dataset(name), _resolve(data_dir)
   if spec is IMAGE_FOLDER:

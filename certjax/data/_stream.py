@@ -50,8 +50,16 @@ def stream(source: Source, indices=None) -> Stream:
 def rows(images: Images | Stream) -> Iterator[tuple[np.ndarray, int, int]]:
   """Yields (uint8[H, W, C], label, index in the split) of each image, in order.
 
+  Args:
+    images: an `Images` or a `Stream`.
+
   Raises:
     ValueError: on pixels or labels that are none of the data set's, a corrupt file.
+
+  Example:
+    >>> images = Images(np.zeros((2, 8, 8, 1), np.uint8), np.array([3, 1]), np.array([0, 20]))
+    >>> [(image.shape, label, index) for image, label, index in rows(images)]
+    [((8, 8, 1), 3, 0), ((8, 8, 1), 1, 20)]
   """
   if isinstance(images, Images):
     yield from zip(images.images, images.labels.tolist(), images.index.tolist(), strict=True)
@@ -68,8 +76,16 @@ def take(images: Images | Stream, positions) -> Images:
     images: an `Images` or a `Stream`.
     positions: int[M] or a slice, of 0 .. N - 1.
 
+  Returns:
+    An `Images`.
+
   Raises:
     ValueError: as `rows`.
+
+  Example:
+    >>> images = Images(np.zeros((3, 8, 8, 1), np.uint8), np.array([3, 1, 7]), np.array([0, 20, 40]))
+    >>> take(images, [0, 2]).index
+    array([ 0, 40])
   """
   if isinstance(images, Images):
     return Images(*(array[positions] for array in images))

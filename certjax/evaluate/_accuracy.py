@@ -19,6 +19,12 @@ def accuracy(model_fn, images, *, batch_size=500) -> float:
 
   Returns:
     In [0, 1].
+
+  Example:
+    >>> pixels = np.array([[51, 204], [204, 51]], np.uint8).reshape(2, 1, 2, 1)
+    >>> images = data.Images(pixels, np.array([1, 1]), np.arange(2))
+    >>> accuracy(lambda x: x.reshape(len(x), -1), images, batch_size=4)
+    0.5
   """
   model_fn = jax.tree_util.Partial(model_fn)
   correct = 0

@@ -62,8 +62,20 @@ def check_adversarials(norm, eps, x, x_adv, where):
     x, x_adv: the images and what was made of them, float32[B, H, W, C].
     where: what to call them in errors.
 
+  Returns:
+    float64[B], in the unit of the norm.
+
   Raises:
     ValueError: for another shape or type, a value outside [0, 1] or NaN, a distance above `allowance`.
+
+  Example:
+    >>> x = np.full((1, 2, 2, 1), 0.5, np.float32)
+    >>> check_adversarials('l0', 1, x, x + np.float32([[[[0.25], [0]], [[0], [0]]]]), 'batch 0')
+    array([1.])
+    >>> check_adversarials('l0', 1, x, x + np.float32(0.25), 'batch 0')
+    Traceback (most recent call last):
+    ...
+    ValueError: batch 0: row 0 is at l0 distance 4 of its image, beyond eps=1.
   """
   x_adv = check_images(x, x_adv, where)
   distances = np.array([host_distance(norm, *pair) for pair in zip(x, x_adv, strict=True)])
@@ -115,6 +127,14 @@ def write_adversarials(path, index, x_adv, latent=None):
 
   Raises:
     OSError: if it cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   path = pathlib.Path(folder) / 'batch.npz'
+    ...   write_adversarials(path, [7], np.full((1, 2, 2, 1), 0.5, np.float32))
+    ...   read_adversarials(path, [7]).shape
+    (1, 2, 2, 1)
   """
   path = pathlib.Path(path)
   content = io.BytesIO()
@@ -140,8 +160,19 @@ def read_adversarials(path, index):
     path: of the .npz file.
     index: int[B], which images they should be of.
 
+  Returns:
+    float32[B, H, W, C].
+
   Raises:
     ValueError: for a missing or damaged file, or one of other images.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   path = pathlib.Path(folder) / 'batch.npz'
+    ...   write_adversarials(path, [7], np.full((1, 1, 1, 1), 0.5, np.float32))
+    ...   read_adversarials(path, [7]).tolist()
+    [[[[0.5]]]]
   """
   return read_stored(path, index)['x_adv']
 

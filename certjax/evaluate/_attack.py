@@ -109,6 +109,18 @@ def attacked(
     ValueError: if an adversarial image is outside its set, or the classifier's answer on a stored one is not
       that of its record; for records under another header.
     OSError: if something cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> from certjax import threats
+    >>> from certjax.evaluate import plain_target
+    >>> images = data.Images(np.array([102, 128], np.uint8).reshape(1, 1, 2, 1), np.array([1]), np.array([20]))
+    >>> target, threat = plain_target(lambda x: x.reshape(len(x), -1), batch_size=1), threats.linf(0.1)
+    >>> plan = {'fgsm': (attacks.Part('fgsm', attacks.fgsm(threat), {}),)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   result = attacked(folder, jax.random.key(0), target, plan, threat, images, header={}, batch_size=1)
+    >>> result.clean.survives, result.survives('fgsm')
+    (array([ True]), array([False]))
   """
   directory = records.locate(directory)
   if not isinstance(directory, pathlib.Path):

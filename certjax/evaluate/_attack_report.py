@@ -23,6 +23,15 @@ def attack_summary(result, *, norm, eps, unit, flags=()) -> dict:
     A dict: norm, eps, unit, num_images, clean, attacks (a list), worst_case, flags. A row has accuracy, correct,
     wrong, abstained, broken, distances (quantiles, None where nothing was broken) and, of attacks, parts: name,
     images seen, and broken.
+
+  Example:
+    >>> from certjax.evaluate import Attacked, Outcome
+    >>> index, labels, none = np.arange(2), np.array([3, 1]), np.zeros(2)
+    >>> clean = Outcome('clean', index, labels, labels, none)
+    >>> pgd = Outcome('pgd', index, labels, np.array([3, 7]), np.array([0.1, 0.1]))
+    >>> summary = attack_summary(Attacked(clean, {'pgd': (pgd,)}), norm='linf', eps=0.1, unit='pixel value')
+    >>> summary['clean']['accuracy'], summary['worst_case']['accuracy'], summary['attacks'][0]['broken']
+    (1.0, 0.5, 1)
   """
   clean = result.clean
   rows = []
@@ -74,8 +83,21 @@ def write_attack_report(summary, directory) -> str:
     summary: of `attack_summary`.
     directory: a local path.
 
+  Returns:
+    The markdown.
+
   Raises:
     OSError: if a file cannot be written.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> from certjax.evaluate import Attacked, Outcome
+    >>> clean = Outcome('clean', np.arange(1), np.array([3]), np.array([3]), np.zeros(1))
+    >>> summary = attack_summary(Attacked(clean, {}), norm='linf', eps=0.1, unit='pixel value')
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   text = write_attack_report(summary, pathlib.Path(folder))
+    ...   sorted(path.name for path in pathlib.Path(folder).iterdir())
+    ['attacks.json', 'attacks.md']
   """
   text = attack_markdown(summary)
   content = json.dumps(summary, sort_keys=True, allow_nan=False, indent=2)

@@ -106,6 +106,15 @@ def bounded_records(network: BoundedNetwork, images, *, stop=lambda: False):
 
   Yields:
     (record, seconds): index, label, predict and radius (float64).
+
+  Example:
+    >>> from certjax import data
+    >>> images = data.Images(np.array([51, 204], np.uint8).reshape(1, 1, 2, 1), np.array([1]), np.array([20]))
+    >>> method = certify.bounded(eps=0.1, bound='ibp')
+    >>> network = bounded_network(lambda x: x.reshape(len(x), -1), method, shape=(1, 2, 1))
+    >>> ((record, seconds),) = bounded_records(network, images)
+    >>> record
+    {'index': 20, 'label': 1, 'predict': 1, 'radius': 0.1}
   """
   prove = lambda image: lambda slack: _certified(network, image)  # It has no slack.
   return records_of(prove, images, stop=stop)

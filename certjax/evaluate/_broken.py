@@ -30,8 +30,23 @@ def broken(directory, largest=None) -> Broken:
     directory: of the attack, below that of `attacked`.
     largest: at most so many images, evenly spaced.
 
+  Returns:
+    A `Broken`.
+
   Raises:
     ValueError: for missing or damaged arrays.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> from certjax.evaluate import write_adversarials
+    >>> record = {'index': 7, 'label': 3, 'predict': 1, 'radius': 0.0, 'success': True}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   folder = pathlib.Path(folder)
+    ...   with records.writer(folder, {}) as out:
+    ...     out.append(record)
+    ...   write_adversarials(folder / 'adversarial' / '0.npz', [7], np.zeros((1, 8, 8, 1)))
+    ...   broken(folder).index, broken(folder).x_adv.shape
+    (array([7]), (1, 8, 8, 1))
   """
   parts = [path.parent for path in sorted(directory.glob(f'*/{records.RECORDS}'))] or [directory]
   found = [pair for part in parts for pair in _successes(part)]

@@ -69,12 +69,30 @@ _CLEAN = (
 
 
 def is_exact(smoothing) -> bool:
-  """Whether nothing is sampled: `Views`, all of which are evaluated, or what `is_clean`."""
+  """Whether nothing is sampled: `Views`, all of which are evaluated, or what `is_clean`.
+
+  Args:
+    smoothing: a `Smoothing`, `Views`, or what `is_clean`.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> is_exact(smoothing.bands(width=2, shape=(8, 8, 1))), is_exact(smoothing.gaussian(sigma=0.25))
+    (True, False)
+  """
   return hasattr(smoothing, 'num_views') or is_clean(smoothing)
 
 
 def is_clean(smoothing) -> bool:
-  """Whether the proof is about the network at the image itself: `Margin`, `Bounded`, `Curved`, `Masked`."""
+  """Whether the proof is about the network at the image itself: `Margin`, `Bounded`, `Curved`, `Masked`.
+
+  Args:
+    smoothing: a `Smoothing`, `Views`, or one of these four.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> is_clean(certify.bounded(eps=0.1)), is_clean(smoothing.gaussian(sigma=0.25))
+    (True, False)
+  """
   return isinstance(smoothing, tuple(row.method for row in _CLEAN))
 
 
@@ -98,12 +116,39 @@ def clean_network(model_fn, method, *, shape):
 
 
 def clean_certificate(network, x):
-  """The `Certificate` of images x[B, H, W, C] by a network of `clean_network`."""
+  """The `Certificate` of images x[B, H, W, C] by a network of `clean_network`.
+
+  Args:
+    network: from `clean_network`.
+    x: float[B, H, W, C] in [0, 1].
+
+  Returns:
+    A `Certificate` of arrays [B].
+
+  Example:
+    >>> network = clean_network(lambda x: x.reshape(len(x), -1), certify.bounded(eps=0.1), shape=(1, 2, 1))
+    >>> clean_certificate(network, np.array([0.5, 0.8]).reshape(1, 1, 2, 1))
+    Certificate(label=array([1]), radius=array([0.1]))
+  """
   return _row('kind', network).certificate(network, x)
 
 
 def clean_records(network, images, **options):
-  """Records by a network of `clean_network`: yields (record, seconds) in order."""
+  """Records by a network of `clean_network`: yields (record, seconds) in order.
+
+  Args:
+    network: from `clean_network`.
+    images: `data.Images` or `data.Stream`.
+    **options: `slack` and `stop`, as the records of that kind of network take them.
+
+  Example:
+    >>> from certjax import data
+    >>> images = data.Images(np.array([51, 204], np.uint8).reshape(1, 1, 2, 1), np.array([1]), np.array([20]))
+    >>> network = clean_network(lambda x: x.reshape(len(x), -1), certify.bounded(eps=0.1), shape=(1, 2, 1))
+    >>> ((record, seconds),) = clean_records(network, images)
+    >>> record
+    {'index': 20, 'label': 1, 'predict': 1, 'radius': 0.1}
+  """
   return _row('kind', network).records(network, images, **options)
 
 
@@ -125,6 +170,13 @@ def check_arguments(
 
   Raises:
     ValueError: naming the argument, the rule and the value.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> check_arguments('certify', smoothing.gaussian(sigma=0.25), num_samples=9, alpha=0.001, chunk=1000)
+    Traceback (most recent call last):
+    ...
+    ValueError: `num_samples`=9 can never certify at `alpha`=0.001: at least 10 are needed (PREDICT: 11).
   """
   counts = {'num_selection': num_selection, 'num_samples': num_samples, 'chunk': chunk}
   for name, value in counts.items():
@@ -159,6 +211,16 @@ def certified_records(
 
   Raises:
     ValueError: before any work, as `check_arguments`.
+
+  Example:
+    >>> import jax
+    >>> from certjax import data, smoothing
+    >>> images = data.Images(np.array([51, 204], np.uint8).reshape(1, 1, 2, 1), np.array([1]), np.array([20]))
+    >>> model_fn, law = lambda x: 1e3 * x.reshape(len(x), -1), smoothing.gaussian(sigma=0.1)
+    >>> key, options = jax.random.key(0), {'num_samples': 100, 'num_selection': 10, 'chunk': 100}
+    >>> ((record, seconds),) = certified_records(key, model_fn, law, images, slots=1, **options)
+    >>> record['index'], record['predict'], record['count'], round(record['radius'], 3)
+    (20, 1, 100, 0.15)
   """
   options = {'chunk': 1000, **options}
   check_arguments(
@@ -199,6 +261,17 @@ def sequential_records(key, model_fn, smoothing, images, *, rule, **options):
   Yields:
     (record, seconds): index, label, predict, radius, candidate, count (its votes) and samples
     (all that were drawn, selection included).
+
+  Example:
+    >>> import jax
+    >>> from certjax import data, smoothing
+    >>> images = data.Images(np.array([51, 204], np.uint8).reshape(1, 1, 2, 1), np.array([1]), np.array([20]))
+    >>> model_fn, law = lambda x: 1e3 * x.reshape(len(x), -1), smoothing.gaussian(sigma=0.1)
+    >>> rule = certify.sequential_rule(law, radii=[0.05], max_samples=100, num_selection=10)
+    >>> key, options = jax.random.key(0), {'chunk': 100, 'slots': 1}
+    >>> ((record, seconds),) = sequential_records(key, model_fn, law, images, rule=rule, **options)
+    >>> record['predict'], record['radius'], record['samples'] < 110
+    (1, 0.05, True)
   """
   options = {'chunk': 1000, **options}
 
@@ -223,6 +296,15 @@ def enumerated_records(key, model_fn, views, images, *, slack=None, **options):
   Yields:
     (record, seconds): index, label, predict, radius, count and runner_up_count; with `slack` also
     slack_predict and slack_radius, the certificate that holds for other programs too.
+
+  Example:
+    >>> from certjax import data, smoothing
+    >>> images = data.Images(np.array([51, 204], np.uint8).reshape(1, 1, 2, 1), np.array([1]), np.array([20]))
+    >>> views = smoothing.deterministic_splitting(lam=0.5, quantization=255, shape=(1, 2, 1))
+    >>> model_fn = lambda x: 1e3 * x.reshape(len(x), -1)
+    >>> ((record, seconds),) = enumerated_records(None, model_fn, views, images, chunk=255, slots=1)
+    >>> record
+    {'index': 20, 'label': 1, 'predict': 1, 'radius': 0.49803921568627446, 'count': 255, 'runner_up_count': 0}
   """
   del key
   options = {'chunk': 1000, **options}
@@ -264,6 +346,16 @@ def predicted_records(key, model_fn, smoothing, images, *, num_samples=1000, alp
 
   Raises:
     ValueError: before any work, as `check_arguments`.
+
+  Example:
+    >>> import jax
+    >>> from certjax import data, smoothing
+    >>> images = data.Images(np.array([51, 204], np.uint8).reshape(1, 1, 2, 1), np.array([1]), np.array([20]))
+    >>> model_fn, law = lambda x: 1e3 * x.reshape(len(x), -1), smoothing.gaussian(sigma=0.1)
+    >>> key, options = jax.random.key(0), {'num_samples': 100, 'chunk': 100, 'slots': 1}
+    >>> ((record, seconds),) = predicted_records(key, model_fn, law, images, **options)
+    >>> record
+    {'index': 20, 'label': 1, 'predict': 1, 'radius': 0.0, 'count': 100}
   """
   options = {'chunk': 1000, **options}
   check_arguments(

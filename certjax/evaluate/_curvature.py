@@ -98,12 +98,12 @@ def curved_certificate(network: CurvedNetwork, x, *, slack=None) -> certify.Cert
     A `certify.Certificate`, L2, in pixel values; it abstains where a pixel is not finite.
 
   Example:
-    >>> import jax
-    >>> module, x = models.MLP(3, hidden=(8,)), np.full((1, 2, 2, 1), 0.5, np.float32)
-    >>> variables = module.init(jax.random.key(0), x)
-    >>> network = curved_network(models.bind(module, variables), certify.crc(), shape=(2, 2, 1))
-    >>> bool(curved_certificate(network, x).radius[0] > 0)
-    True
+    >>> from certjax import bounds
+    >>> smooth = bounds.smooth_network([np.eye(2), np.eye(2)], [np.zeros(2)] * 2, activation='tanh')
+    >>> x = np.array([0.2, 0.8]).reshape(1, 1, 2, 1)
+    >>> proof = curved_certificate(CurvedNetwork(smooth, certify.crc(), 2), x)
+    >>> proof.label, proof.radius.round(3)
+    (array([1]), array([0.424]))
 
   References:
     Singla & Feizi 2020 (arXiv:2006.00731).
@@ -124,6 +124,14 @@ def curved_records(network: CurvedNetwork, images, *, slack=None, stop=lambda: F
   Yields:
     (record, seconds): index, label, predict and radius (float64, rounded down); with `slack` also
     slack_predict and slack_radius, the certificate that holds for other programs too.
+
+  Example:
+    >>> from certjax import bounds, data
+    >>> images = data.Images(np.array([51, 204], np.uint8).reshape(1, 1, 2, 1), np.array([1]), np.array([20]))
+    >>> smooth = bounds.smooth_network([np.eye(2), np.eye(2)], [np.zeros(2)] * 2, activation='tanh')
+    >>> ((record, seconds),) = curved_records(CurvedNetwork(smooth, certify.crc(), 2), images)
+    >>> record['predict'], round(record['radius'], 3)
+    (1, 0.424)
   """
   prove = lambda image: functools.partial(_certified, network, image)
   return records_of(prove, images, slack=slack, stop=stop)

@@ -43,8 +43,17 @@ def frozen_features(run, dataset: str) -> FrozenFeatures:
     run: its directory.
     dataset: name of the data set that they are for.
 
+  Returns:
+    A `FrozenFeatures`.
+
   Raises:
     ValueError: if the run was trained with labels, or on another data set.
+
+  Example:
+    >>> frozen_features('nowhere', 'mnist')
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere holds no training run (no config.json): run `certjax train` first.
   """
   config = train.read_config(run)
   objective = config.get('objective')

@@ -31,6 +31,14 @@ def header(kind, config, smoothing, quantifier, variables, images, constants=Non
 
   Returns:
     A dict of JSON values.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> images = data.Images(np.zeros((1, 2, 2, 1), np.uint8), np.array([1]), np.array([20]))
+    >>> weights = {'kernel': np.zeros((4, 2), np.float32)}
+    >>> said = header('certify', {'alpha': 0.001}, smoothing.gaussian(sigma=0.25), '0.999', weights, images)
+    >>> said['norm'], said['num_images'], said['alpha']
+    ('l2', 1, 0.001)
   """
   return {
     'kind': kind,
@@ -58,7 +66,15 @@ def _sampler(smoothing):
 
 
 def program() -> dict:
-  """Versions and flags that may change a vote, as JSON values."""
+  """Versions and flags that may change a vote, as JSON values.
+
+  Returns:
+    A dict.
+
+  Example:
+    >>> program()['key_implementation']
+    'threefry2x32'
+  """
   flags = os.environ.get('XLA_FLAGS', '').split()
   device = jax.local_devices()[0]
   return {

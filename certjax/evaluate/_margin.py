@@ -176,6 +176,15 @@ def margin_records(network: ExactNetwork, images, *, slack=None, stop=lambda: Fa
   Yields:
     (record, seconds): index, label, predict and radius (float64, rounded down); with `slack` also
     slack_predict and slack_radius, the certificate that holds for other programs too.
+
+  Example:
+    >>> from certjax import data
+    >>> images = data.Images(np.array([51, 204], np.uint8).reshape(1, 1, 2, 1), np.array([1]), np.array([20]))
+    >>> identity = jax.tree_util.Partial(lambda x: x.reshape(len(x), -1))
+    >>> network = ExactNetwork(identity, 1.0, None, 0.0, (1, 2, 1))
+    >>> ((record, seconds),) = margin_records(network, images)
+    >>> record['predict'], round(record['radius'], 4)  # 0.6 / sqrt(2).
+    (1, 0.4243)
   """
   prove = lambda image: functools.partial(_certified, network, _logits(network, image))
   return records_of(prove, images, slack=slack, stop=stop)

@@ -120,6 +120,17 @@ def masked_records(network: MaskedNetwork, images, *, slack=None, stop=lambda: F
   Yields:
     (record, seconds): index, label, predict and radius; with `slack` also slack_predict and
     slack_radius, the certificate that holds for other programs too.
+
+  Example:
+    >>> from certjax import data
+    >>> images = data.Images(np.full((1, 8, 8, 1), 255, np.uint8), np.array([1]), np.array([20]))
+    >>> module, x = models.build('bagnet-digits', num_classes=10), np.ones((1, 8, 8, 1), np.float32)
+    >>> shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+    >>> model_fn = models.bind(module, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
+    >>> network = masked_network(model_fn, certify.masked(patch=2), shape=(8, 8, 1))
+    >>> ((record, seconds),) = masked_records(network, images)
+    >>> record  # All features are 0: a tie, which class 0 wins.
+    {'index': 20, 'label': 1, 'predict': 0, 'radius': 2.0}
   """
   prove = lambda image: functools.partial(_certified, network, _features(network, image))
   return records_of(prove, images, slack=slack, stop=stop)

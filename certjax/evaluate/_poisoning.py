@@ -75,8 +75,23 @@ def poison_plan(config) -> PoisonPlan:
   Args:
     config: a `configs.Poison`.
 
+  Returns:
+    A `PoisonPlan`.
+
   Raises:
     ValueError: for whatever can never be trained or proved.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> from certjax import configs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   folder = pathlib.Path(folder)
+    ...   plan = poison_plan(configs.Poison(
+    ...     'dpa', out=folder, dataset='digits', data_dir=folder, partitions=40, learner='nearest-neighbour',
+    ...     max_images=3,
+    ...   ))
+    >>> plan.members.header['norm'], plan.images.index
+    ('symmetric difference', array([0, 1, 2]))
   """
   method, spec = _method(config), data.dataset(config.dataset)
   for name in ('partitions', 'group', 'chunk', 'capacity'):
@@ -121,6 +136,18 @@ def train_members(plan: PoisonPlan, *, on_start=None, on_group=None, stopped=Non
 
   Raises:
     ValueError: if the directory holds members of another config.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> from certjax import configs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   folder = pathlib.Path(folder)
+    ...   train_members(poison_plan(configs.Poison(
+    ...     'dpa', out=folder / 'run', dataset='digits', data_dir=folder, partitions=40, learner='nearest-neighbour',
+    ...     max_images=3,
+    ...   )))
+    ...   (folder / 'run').is_dir()
+    True
   """
   _members.claim(plan.members)
   _members.train(plan.members, on_start=on_start, on_group=on_group, stopped=stopped)
@@ -135,6 +162,20 @@ def poison_records(plan: PoisonPlan, out):
 
   Raises:
     ValueError: if members are damaged, or the records are of another run.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> from certjax import configs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   folder = pathlib.Path(folder)
+    ...   plan = poison_plan(configs.Poison(
+    ...     'dpa', out=folder / 'run', dataset='digits', data_dir=folder, partitions=40, learner='nearest-neighbour',
+    ...     max_images=3,
+    ...   ))
+    ...   train_members(plan)
+    ...   poison_records(plan, folder / 'run')
+    ...   [record['count'] > 20 for record in records.read(folder / 'run')[1]]
+    [True, True, False]
   """
   answers = _members.answers(plan.members, scored=plan.method.scored)
   votes = poisoning.first_choices(answers) if plan.method.scored else answers

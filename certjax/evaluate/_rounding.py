@@ -80,6 +80,15 @@ def rounding_bounds(module, variables, operator, shape, lipschitz) -> Rounding:
   Raises:
     ValueError: if the evaluation has a loop of unknown length, or the network is too large for the
       bound to mean anything.
+
+  Example:
+    >>> from certjax import models, parallel
+    >>> module = models.MLP(2, hidden=())
+    >>> with parallel.x64():
+    ...   variables = {'params': {'dense0': {'kernel': np.eye(2), 'bias': np.zeros(2)}}}
+    ...   bound = rounding_bounds(module, variables, lambda x: module.apply(variables, x), (1, 2, 1), 1.0)
+    >>> 0 < bound.logits < 1e-12
+    True
   """
   mean, std = (
     np.asarray(getattr(module, name, value)) for name, value in (('mean', 0), ('std', 1))

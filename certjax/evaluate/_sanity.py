@@ -30,6 +30,14 @@ def sanity_warnings(
       batch: a row's logits depend on the other rows (BatchNorm in training mode);
       sigma: the noise is not that of training;
       samples: `num_samples` caps every radius below three quarters of what 100,000 could certify.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> x, law = np.full((2, 1, 2, 1), 0.5, np.float32), smoothing.gaussian(sigma=0.25)
+    >>> softmax = lambda x: jax.nn.softmax(x.reshape(len(x), -1))
+    >>> found = sanity_warnings(softmax, law, x, num_samples=100_000, alpha=0.001)
+    >>> [line.split(':')[0] for line in found]
+    ['the model seems to return probabilities, not logits']
   """
   keys = jax.random.split(jax.random.key(0), chunk)
   rows = np.asarray(x)[np.arange(chunk) % len(x)]

@@ -67,6 +67,15 @@ def perceptual_set(eps, feature_fn, *, batch_size=250) -> StoredSet:
     eps: largest distance.
     feature_fn: a `FeatureFn`, a `jax.tree_util.Partial`.
     batch_size: rows of every forward pass.
+
+  Returns:
+    A `StoredSet`.
+
+  Example:
+    >>> x = np.full((1, 2, 2, 1), 0.5, np.float32)
+    >>> found = perceptual_set(0.5, jax.tree_util.Partial(lambda x: ((x,), x.reshape(len(x), -1))))
+    >>> found.check(x, {'x_adv': x}, 'batch 0')
+    array([0.], dtype=float32)
   """
 
   def check(x, stored, where):
@@ -90,6 +99,15 @@ def latent_set(name, threat, *, batch_size=250) -> StoredSet:
 
   Returns:
     A `StoredSet` for attacks that return latents, as `latent_search`.
+
+  Raises:
+    ValueError: from its `check`, for latents that are missing, outside of the set, or make another image.
+
+  Example:
+    >>> from certjax.attacks import functional
+    >>> found = latent_set('additive', functional.additive(0.1))
+    >>> found.norm, round(found.eps, 3)
+    ('additive', 0.1)
   """
   eps = float(threat.eps)
   decode = lambda x, latent: _rows(functools.partial(_decoded, threat), batch_size, x, latent)[0]
@@ -167,6 +185,14 @@ def perceptual_target(target, feature_fn, *, own):
 
   Returns:
     A `Target`. Weights of both travel as arguments.
+
+  Example:
+    >>> from certjax.evaluate import plain_target
+    >>> target = plain_target(lambda x: x.reshape(len(x), -1))
+    >>> both = perceptual_target(target, jax.tree_util.Partial(lambda x: ((x,), -x)), own=False)
+    >>> activations, logits = both.model_fn(np.full((1, 1, 2, 1), 0.5, np.float32))
+    >>> logits.shape
+    (1, 2)
   """
   if own:
     return target._replace(model_fn=feature_fn)

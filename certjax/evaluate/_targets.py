@@ -72,8 +72,18 @@ def smoothed_target(
     num_noises: draws that the attack averages, `attacks.expected`.
     num_samples, alpha, chunk: of PREDICT, `certify.predict`: it abstains where the vote is close.
 
+  Returns:
+    A `Target`.
+
   Raises:
     ValueError: for fewer than one noise, or samples with which PREDICT always abstains.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> flat, law = lambda x: x.reshape(len(x), -1), smoothing.gaussian(sigma=0.1)
+    >>> target = smoothed_target(jax.random.key(0), flat, law, num_noises=4)
+    >>> target.model_fn(jnp.full((1, 1, 2, 1), 0.5)).shape
+    (1, 2)
   """
   if num_noises < 1:
     raise ValueError(f'`num_noises` must be at least 1, got {num_noises}.')
@@ -109,6 +119,15 @@ def views_target(model_fn, views, *, chunk=1000) -> Target:
     model_fn: `x~[B, ...] -> logits[B, K]`.
     views: `Views`.
     chunk: rows of the model's batch in the vote.
+
+  Returns:
+    A `Target`.
+
+  Example:
+    >>> from certjax import smoothing
+    >>> views = smoothing.deterministic_splitting(lam=0.5, quantization=255, shape=(1, 2, 1))
+    >>> views_target(lambda x: x.reshape(len(x), -1), views).grid
+    255
   """
   model_fn = _partial(model_fn)
 

@@ -56,6 +56,11 @@ def in_bfloat16(model_fn):
 
   Returns:
     A `jax.tree_util.Partial`.
+
+  Example:
+    >>> third = in_bfloat16(lambda x: x / 3)(jnp.ones((1, 1)))
+    >>> third.dtype, float(third[0, 0])
+    (dtype('float32'), 0.333984375)
   """
   model_fn = (
     model_fn if isinstance(model_fn, jax.tree_util.Partial) else jax.tree_util.Partial(model_fn)

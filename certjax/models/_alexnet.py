@@ -46,6 +46,13 @@ class AlexNet(nn.Module):
   Raises:
     ValueError: when called, for an unknown variant, or images too small for the poolings.
 
+  Example:
+    >>> import jax
+    >>> x = jax.ShapeDtypeStruct((1, 224, 224, 3), 'float32')
+    >>> variables = jax.eval_shape(AlexNet(1000).init, jax.random.key(0), x)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
+    61100840
+
   References:
     Krizhevsky 2014 (arXiv:1404.5997); Simonyan & Zisserman 2015 (arXiv:1409.1556), D; the CIFAR variant:
     Laidlaw, Singla & Feizi 2021 (arXiv:2006.12655).

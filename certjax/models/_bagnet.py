@@ -65,6 +65,12 @@ class BagNet(nn.Module):
     ValueError: when called, for fields that do not fit each other, or an image smaller than the
       receptive field.
 
+  Example:
+    >>> from certjax import models
+    >>> module = models.build('bagnet-digits', num_classes=10)
+    >>> module.receptive_field, module.stride
+    (3, 1)
+
   References:
     Brendel & Bethge 2019 (arXiv:1904.00760).
   """

@@ -66,6 +66,13 @@ class ImageNetResNet(nn.Module):
 
   Raises:
     ValueError: when called, for an unknown depth or name.
+
+  Example:
+    >>> import jax
+    >>> x = jax.ShapeDtypeStruct((1, 224, 224, 3), 'float32')
+    >>> variables = jax.eval_shape(ImageNetResNet(1000, depth=18).init, jax.random.key(0), x)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
+    11689512
   """
 
   num_classes: int

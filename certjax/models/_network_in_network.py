@@ -43,6 +43,13 @@ class NetworkInNetwork(nn.Module):
   Raises:
     ValueError: when called, for other numbers of blocks.
 
+  Example:
+    >>> import jax
+    >>> x = jax.ShapeDtypeStruct((1, 32, 32, 3), 'float32')
+    >>> variables = jax.eval_shape(NetworkInNetwork(10).init, jax.random.key(0), x)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
+    1005642
+
   References:
     Lin, Chen & Yan 2014 (arXiv:1312.4400).
   """

@@ -10,6 +10,10 @@ class Normalize(nn.Module):
   Attributes:
     mean: one number a channel.
     std: one number a channel.
+
+  Example:
+    >>> Normalize((0.5,), (0.25,)).apply({}, jnp.array([[[[0.5], [1.0]]]])).ravel().tolist()
+    [0.0, 2.0]
   """
 
   mean: tuple[float, ...]

@@ -52,6 +52,13 @@ class ResNet(nn.Module):
     depth: 20, 32, 44, 56, 110, ...
     shortcut: 'A' (no parameters) or 'B' (1x1 convolution).
     mean, std: normalisation of each channel.
+
+  Example:
+    >>> import jax
+    >>> x = jax.ShapeDtypeStruct((1, 32, 32, 3), 'float32')
+    >>> variables = jax.eval_shape(ResNet(10, depth=20).init, jax.random.key(0), x)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
+    269722
   """
 
   num_classes: int

@@ -32,6 +32,13 @@ class ResNet9(nn.Module):
   Raises:
     ValueError: when called, for an unknown name or images below 8 x 8 pixels.
 
+  Example:
+    >>> import jax
+    >>> x = jax.ShapeDtypeStruct((1, 32, 32, 3), 'float32')
+    >>> variables = jax.eval_shape(ResNet9(10).init, jax.random.key(0), x)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
+    6573130
+
   References:
     Page 2018, "How to train your ResNet"; orthogonal: Trockman & Kolter 2021 (arXiv:2104.07167).
   """

@@ -53,6 +53,14 @@ def start(directory, header):
   Raises:
     ValueError: if the run was started under another header, or a line before the last is corrupt.
     OSError: if the directory cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   _ = start(folder, {'norm': 'l2'})
+    ...   append(folder, {'index': 0, 'label': 3, 'predict': 3, 'radius': 0.5})
+    ...   [record['index'] for record in start(folder, {'norm': 'l2'})]
+    [0]
   """
   directory = pathlib.Path(directory)
   with writing(directory):
@@ -77,6 +85,15 @@ def append(directory, record, timing=None):
   Raises:
     ValueError: if a field is missing, NaN, or no JSON value.
     OSError: if a line cannot be written whole; a part of it is taken back.
+
+  Example:
+    >>> import tempfile
+    >>> from certjax.records import read
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   finished = start(folder, {'norm': 'l2'})
+    ...   append(folder, {'index': 0, 'label': 3, 'predict': 3, 'radius': float('inf')})
+    ...   print(finished, read(folder)[1])
+    [] [{'index': 0, 'label': 3, 'predict': 3, 'radius': inf}]
   """
   directory = pathlib.Path(directory)
   lines = _lines.encode_record(record, timing)

@@ -136,6 +136,14 @@ def check_header(new, old, path):
 def differences(new, old, path=''):
   """One phrase for each key path at which two headers differ.
 
+  Args:
+    new: the header at hand.
+    old: the one that is there.
+    path: of keys to both, '' for whole headers.
+
+  Yields:
+    str.
+
   Example:
     >>> list(differences({'noise': {'sigma': 0.5}}, {'noise': {'sigma': 0.25}}))
     ['noise.sigma is 0.25 there and 0.5 here']

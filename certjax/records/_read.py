@@ -12,7 +12,15 @@ from certjax.records._place import is_remote, locate, names, read_all, write_who
 
 
 def exists(directory):
-  """Whether a directory, local or remote, holds records."""
+  """Whether a directory, local or remote, holds records.
+
+  Args:
+    directory: of a run.
+
+  Example:
+    >>> exists('nowhere')
+    False
+  """
   return bool(_record_names(locate(directory)))
 
 
@@ -35,6 +43,15 @@ def read(path):
       increase, if two files hold different records of one image, or if the schema is newer than
       this certjax.
     OSError: if there are no records.
+
+  Example:
+    >>> import tempfile
+    >>> from certjax.records import writer
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   with writer(folder, {'norm': 'l2'}) as out:
+    ...     out.append({'index': 0, 'label': 3, 'predict': 3, 'radius': 0.5})
+    ...   read(folder)
+    ({'norm': 'l2', 'schema': 1}, [{'index': 0, 'label': 3, 'predict': 3, 'radius': 0.5}])
   """
   path = locate(path)
   if _is_file(path):
@@ -48,6 +65,21 @@ def read_timing(path):
 
   Args:
     path: a run's directory, local or remote, or one file of records.
+
+  Returns:
+    A dict, index -> dict of its fields.
+
+  Raises:
+    ValueError: if a line before the last is corrupt.
+
+  Example:
+    >>> import tempfile
+    >>> from certjax.records import writer
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   with writer(folder, {}) as out:
+    ...     out.append({'index': 7, 'label': 3, 'predict': 3, 'radius': 0.5}, {'seconds': 0.25})
+    ...   read_timing(folder)[7]['seconds']
+    0.25
   """
   path = locate(path)
   if _is_file(path) and path.name != RECORDS:
@@ -71,8 +103,22 @@ def merge(paths):
   Args:
     paths: directories or files of records with equal headers.
 
+  Returns:
+    The header, and a list of records.
+
   Raises:
     ValueError: if headers differ, or two runs hold different records of one image.
+
+  Example:
+    >>> import os, tempfile
+    >>> from certjax.records import writer
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   paths = [os.path.join(folder, part) for part in ('first', 'second')]
+    ...   for index, path in enumerate(paths):
+    ...     with writer(path, {'norm': 'l2'}) as out:
+    ...       out.append({'index': index, 'label': 3, 'predict': 3, 'radius': 0.5})
+    ...   [record['index'] for record in merge(paths)[1]]
+    [0, 1]
   """
   header, parts = None, []
   for path in paths:
@@ -101,6 +147,15 @@ def problems(directory):
   Raises:
     ValueError: as `read`.
     OSError: if there are no records.
+
+  Example:
+    >>> import tempfile
+    >>> from certjax.records import writer
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   with writer(folder, {'num_images': 2}) as out:
+    ...     out.append({'index': 0, 'label': 3, 'predict': 3, 'radius': 0.5})
+    ...   [problem.removeprefix(folder) for problem in problems(folder)]
+    [': 1 of 2 images are finished']
   """
   directory = locate(directory)
   contents, found = _contents(directory)
@@ -138,6 +193,16 @@ def write_merged(directory):
   Raises:
     ValueError: if the run is not complete (see `problems`).
     OSError: if the file cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> from certjax.records import writer
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   for i in range(2):
+    ...     with writer(folder, {'num_images': 2}, shard=(i, 2), num_images=1) as out:
+    ...       out.append({'index': i, 'label': 3, 'predict': 3, 'radius': 0.5})
+    ...   write_merged(folder).name
+    'records.jsonl'
   """
   directory = locate(directory)
   path = directory / RECORDS

@@ -54,6 +54,15 @@ def writer(directory, header, *, shard=(0, 1), num_images=None, store=None, segm
     ValueError: if the shard, or another one beside it, was written under another header, with
       another count of shards, or by the other store; if a line before the last is corrupt.
     OSError: if another process writes the shard, or the directory cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   with writer(folder, {'norm': 'l2'}) as out:
+    ...     out.append({'index': 0, 'label': 3, 'predict': 3, 'radius': 0.5})
+    ...   with writer(folder, {'norm': 'l2'}) as again:
+    ...     print([record['index'] for record in again.finished])
+    [0]
   """
   directory, shard = locate(directory), tuple(shard)
   store = store or ('segments' if is_remote(directory) else 'append')

@@ -60,7 +60,23 @@ def certified_accuracy(certificate, labels, radii):
 
 
 def clean_accuracy(certificate, labels):
-  """Certified accuracy at radius 0: correct and not abstained, over all images."""
+  """Certified accuracy at radius 0: correct and not abstained, over all images.
+
+  Args:
+    certificate: `Certificate` of arrays [N].
+    labels: int[N], the true labels.
+
+  Returns:
+    In [0, 1].
+
+  Raises:
+    ValueError: as `certified_accuracy`.
+
+  Example:
+    >>> from certjax.certify import certificate
+    >>> clean_accuracy(certificate([3, -1, 7, 1], [0.5, 0.0, 0.25, 0.1]), [3, 2, 7, 2])
+    0.5
+  """
   return float(certified_accuracy(certificate, labels, 0.0))
 
 
@@ -115,7 +131,22 @@ def median_radius(certificate, labels):
 
 
 def abstention_rate(certificate):
-  """Fraction of images for which nothing is certified."""
+  """Fraction of images for which nothing is certified.
+
+  Args:
+    certificate: `Certificate` of arrays [N].
+
+  Returns:
+    In [0, 1].
+
+  Raises:
+    ValueError: if there is no image.
+
+  Example:
+    >>> from certjax.certify import certificate
+    >>> abstention_rate(certificate([3, -1, 7, 1], [0.5, 0.0, 0.25, 0.1]))
+    0.25
+  """
   label = np.asarray(certificate.label)
   if not label.size:
     raise ValueError('no images: a rate needs at least one')
@@ -185,6 +216,9 @@ def band(certificate, labels, radii, *, level=0.95):
 
   Returns:
     (lower, upper), float64[...] each, clipped to [0, 1].
+
+  Raises:
+    ValueError: if `level` is outside (0, 1), and as `certified_accuracy`.
 
   Example:
     >>> from certjax.certify import certificate

@@ -59,8 +59,23 @@ class Summary(NamedTuple):
 def read_attacks(directory) -> Summary:
   """The table of a directory, its attacks.json.
 
+  Args:
+    directory: of a finished `certjax attack`.
+
+  Returns:
+    A named tuple: name (of the norm), eps, unit, attacks (names), correct (images right in the worst case).
+
   Raises:
     ValueError: if there is none, or a damaged one.
+
+  Example:
+    >>> import tempfile
+    >>> found = {'norm': 'linf', 'eps': 0.1, 'unit': 'pixel value', 'attacks': [{'name': 'pgd'}]}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   path = pathlib.Path(folder) / 'attacks.json'
+    ...   _ = path.write_text(json.dumps({**found, 'worst_case': {'correct': 7}}))
+    ...   print(read_attacks(folder).attacks, read_attacks(folder).correct)
+    ('pgd',) 7
   """
   try:
     found = json.loads((pathlib.Path(directory) / 'attacks.json').read_text())
@@ -83,9 +98,26 @@ def load_attacked(directory) -> Column:
   Args:
     directory: with `attacks.json` and the records.
 
+  Returns:
+    A `Column`.
+
   Raises:
     ValueError: if it is not finished, or its table is not that of its records.
     OSError: if a file cannot be read.
+
+  Example:
+    >>> import tempfile
+    >>> line = {'index': 0, 'label': 3, 'radius': 0.0}
+    >>> found = {'norm': 'linf', 'eps': 0.1, 'unit': 'pixel value', 'attacks': [{'name': 'pgd'}]}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   for name, predict in (('clean', 3), ('pgd', 1)):
+    ...     with records.writer(pathlib.Path(folder) / name, {}) as out:
+    ...       out.append({**line, 'predict': predict, 'success': predict != 3})
+    ...   path = pathlib.Path(folder) / 'attacks.json'
+    ...   _ = path.write_text(json.dumps({**found, 'worst_case': {'correct': 0}}))
+    ...   column = load_attacked(folder)
+    >>> column.attacks, column.clean, column.correct
+    (('pgd',), array([ True]), array([False]))
   """
   directory = pathlib.Path(directory)
   summary = read_attacks(directory)
@@ -117,6 +149,14 @@ def threats_summary(columns, trained=()) -> dict:
 
   Raises:
     ValueError: for another model, other images, or one threat and size twice; for an unknown name in `trained`.
+
+  Example:
+    >>> right, index = np.array([True, True, True, False]), np.arange(4)
+    >>> column = lambda name, correct: Column(name, 0.1, '', ('pgd',), index, right, right & correct, {})
+    >>> first, second = column('linf', index != 0), column('l2', index != 1)
+    >>> summary = threats_summary([first, second], trained=['linf'])
+    >>> summary['clean'], summary['union'], summary['unseen_mean'], summary['subsets'][1]
+    (0.75, 0.25, 0.5, {'broken_by': ['linf'], 'images': 1})
   """
   if not columns:
     raise ValueError('`runs` names no directory of `certjax attack`.')
@@ -193,6 +233,12 @@ def write_threats(directories, out, trained=()) -> str:
   Raises:
     ValueError: as `load_attacked` and `threats_summary`.
     OSError: if a file cannot be read or written.
+
+  Example:
+    >>> write_threats(['nowhere'], 'nowhere')
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere holds no attacks.json: run `certjax attack --out nowhere` to its end first.
   """
   summary = threats_summary([load_attacked(directory) for directory in directories], trained)
   text, out = threats_markdown(summary), pathlib.Path(out)

@@ -124,6 +124,15 @@ def compare_runs(a, b, radii=None, *, level=0.95):
 
   Raises:
     ValueError: if indices or labels differ, saying how many; or norms or units.
+
+  Example:
+    >>> from certjax.certify import certificate
+    >>> from certjax.report import Run
+    >>> index, labels = np.arange(8), np.full(8, 1)
+    >>> a = Run('a', index, labels, certificate(labels, [0.5] * 8))
+    >>> b = Run('b', index, labels, certificate(labels, [0.5] + [0.2] * 7))
+    >>> compare_runs(a, b, [0.0, 0.5]).only_a
+    array([0, 7])
   """
   different = np.setxor1d(a.index, b.index)
   if different.size:
@@ -152,6 +161,13 @@ def comparison_markdown(comparison, names=('A', 'B')):
 
   Returns:
     The text.
+
+  Example:
+    >>> from certjax.certify import certificate
+    >>> a, b = certificate([1] * 8, [0.5] * 8), certificate([1] * 8, [0.5] + [0.2] * 7)
+    >>> text = comparison_markdown(compare(a, b, [1] * 8, [0.5]), ('ours', 'theirs'))
+    >>> print(text.splitlines()[-3])
+    | 0.5000 | 1.0000 | 0.1250 | 7 | 0 | +0.8750 | +0.0028 to +0.9984 | 0.016 | 0.016 |
   """
   c = comparison
   lines = [

@@ -45,6 +45,14 @@ def plot_attacked(attacks, path, *, num_images=8):
     ValueError: without an attack, without an image, for more images than columns, other shapes, or values
       outside [0, 1].
     OSError: if it cannot be written.
+
+  Example:
+    >>> import os, tempfile
+    >>> x, one = np.full((1, 4, 4, 1), 0.5), np.arange(1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   plot_attacked([Shown('pgd', one, one, one + 1, x, x + 0.1)], os.path.join(folder, 'a.png'), num_images=1)
+    ...   os.listdir(folder)
+    ['a.png']
   """
   from matplotlib.figure import Figure  # No pyplot: no global state, no display.
 

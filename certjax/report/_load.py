@@ -26,6 +26,16 @@ def load(path, *, name=None):
   Raises:
     ValueError: naming file and line, if the file is neither, or damaged before its last line.
     OSError: if it cannot be read.
+
+  Example:
+    >>> import tempfile
+    >>> header, record = {'norm': 'l2'}, {'index': 0, 'label': 3, 'predict': 3, 'radius': 0.5}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   with records.writer(folder, header) as out:
+    ...     out.append(record)
+    ...   run = load(folder, name='a')
+    >>> run.name, run.header['norm'], run.certificate.radius
+    ('a', 'l2', array([0.5]))
   """
   path = records.locate(path)
   if not isinstance(path, Path) or path.is_dir() or _is_json(path):  # No logs in remote places.
@@ -43,6 +53,20 @@ def load_all(paths):
 
   Returns:
     A list of `Run`.
+
+  Raises:
+    ValueError: as `load`.
+    OSError: as `load`.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   paths = [Path(folder) / name / 'certify' for name in ('gaussian', 'uniform')]
+    ...   for path in paths:
+    ...     with records.writer(path, {}) as out:
+    ...       out.append({'index': 0, 'label': 3, 'predict': 3, 'radius': 0.5})
+    ...   print([run.name for run in load_all(paths)])
+    ['gaussian/certify', 'uniform/certify']
   """
   paths = [records.locate(path) for path in paths]
   runs = [load(path) for path in paths]

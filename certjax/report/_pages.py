@@ -58,6 +58,13 @@ def outcomes(run) -> dict:
 
   Returns:
     A dict of int[...]: 'certified' by increasing radius, 'wrong' by decreasing radius, 'abstained' by index.
+
+  Example:
+    >>> from certjax.certify import certificate
+    >>> from certjax.report import Run
+    >>> run = Run('a', np.arange(4), np.full(4, 3), certificate([3, 3, 1, -1], [0.5, 0.1, 0.2, 0.0]))
+    >>> {kind: places.tolist() for kind, places in outcomes(run).items()}
+    {'certified': [1, 0], 'wrong': [2], 'abstained': [3]}
   """
   label, radius = np.asarray(run.certificate.label), np.asarray(run.certificate.radius)
   abstained, right = label < 0, label == run.labels
@@ -78,6 +85,16 @@ def chosen(run, num_images=4) -> list:
   Args:
     run: a `Run`.
     num_images: of each kind.
+
+  Returns:
+    A list of (str, int), kind by kind.
+
+  Example:
+    >>> from certjax.certify import certificate
+    >>> from certjax.report import Run
+    >>> run = Run('a', np.arange(5), np.full(5, 3), certificate([3, 3, 3, 1, -1], [0.5, 0.1, 0.3, 0.2, 0]))
+    >>> chosen(run, num_images=2)
+    [('certified', 1), ('certified', 0), ('wrong', 3), ('abstained', 4)]
   """
   found = []
   for kind, places in outcomes(run).items():
@@ -106,6 +123,16 @@ def write_html(
   Raises:
     ValueError: as `write`.
     OSError: if the file cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> from certjax.certify import certificate
+    >>> from certjax.report import Run
+    >>> run = Run('a', np.arange(2), np.array([3, 1]), certificate([3, 1], [0.5, 0.25]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   write_html(pathlib.Path(folder) / 'page.html', [run])
+    ...   'Certified accuracy at radius r' in (pathlib.Path(folder) / 'page.html').read_text()
+    True
   """
   runs = [run._replace(name=' '.join(run.name.split())) for run in runs]
   summary = table(runs, radii)
@@ -141,6 +168,12 @@ def write_threats_html(path, directories, trained=()):
   Raises:
     ValueError: as `write_threats`.
     OSError: if a file cannot be read or written.
+
+  Example:
+    >>> write_threats_html('page.html', ['nowhere'])
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere holds no attacks.json: run `certjax attack --out nowhere` to its end first.
   """
   columns = [load_attacked(directory) for directory in directories]
   text = threats_markdown(threats_summary(columns, trained))

@@ -68,6 +68,14 @@ def plot_panels(panels, path):
   Raises:
     ValueError: without a panel, for one without a curve, or another `log`.
     OSError: if it cannot be written.
+
+  Example:
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   path = os.path.join(folder, 'a.png')
+    ...   plot_panels([Curves('a', 'radius', 'accuracy', (Line('', [0, 1], [1, 0]),))], path)
+    ...   os.path.getsize(path) > 1000
+    True
   """
   from matplotlib.figure import Figure  # No pyplot: no global state, no display.
 

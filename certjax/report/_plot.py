@@ -23,6 +23,16 @@ def plot(runs, path, *, level=0.95, title=None):
 
   Raises:
     ValueError: if there is no run, a run is empty, or runs differ in norm or unit.
+
+  Example:
+    >>> import os, tempfile
+    >>> from certjax.certify import certificate
+    >>> from certjax.report import Run
+    >>> run = Run('a', np.arange(2), np.array([3, 1]), certificate([3, 1], [0.5, 0.25]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   plot([run], os.path.join(folder, 'curve.png'))
+    ...   os.listdir(folder)
+    ['curve.png']
   """
   from matplotlib.figure import Figure  # No pyplot: no global state, no display.
 

@@ -27,6 +27,12 @@ def write_spectra(spectra, out_directory):
   Raises:
     ValueError: if there is no layer.
     OSError: if a file cannot be written.
+
+  Example:
+    >>> write_spectra([], 'nowhere')
+    Traceback (most recent call last):
+    ...
+    ValueError: `spectra` is empty: the model has no layer with a matrix or a convolution.
   """
   if not spectra:
     raise ValueError('`spectra` is empty: the model has no layer with a matrix or a convolution.')
@@ -50,6 +56,18 @@ def plot_spectra(spectra, path):
   Args:
     spectra: as for `write_spectra`; layers without singular values are left out.
     path: where to write the PNG.
+
+  Raises:
+    OSError: if it cannot be written.
+
+  Example:
+    >>> import os, tempfile
+    >>> from types import SimpleNamespace
+    >>> layer = SimpleNamespace(name='dense', values=np.array([2.0, 1.0, 0.5]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   plot_spectra([layer], os.path.join(folder, 'spectrum.png'))
+    ...   os.listdir(folder)
+    ['spectrum.png']
   """
   from matplotlib.figure import Figure  # No pyplot: no global state, no display.
 

@@ -75,6 +75,14 @@ def table(runs, radii=None, *, rho=0.001):
 
   Raises:
     ValueError: if there is no run, a run has no images, or runs differ in norm or unit.
+
+  Example:
+    >>> from certjax.certify import certificate
+    >>> from certjax.report import Run
+    >>> labels = np.array([3, 1])
+    >>> found = table([Run('a', np.arange(2), labels, certificate(labels, [0.5, 0.25]))], [0.0, 0.5])
+    >>> found.rows[0].accuracy, round(float(found.rows[0].average_radius), 6)
+    (array([1. , 0.5]), 0.375)
   """
   if not runs:
     raise ValueError('`runs` is empty: a table needs at least one')
@@ -94,6 +102,9 @@ def default_radii(runs):
 
   Returns:
     float64[R]; whole numbers where all radii are.
+
+  Raises:
+    ValueError: if a run has no image, or its labels do not fit.
 
   Example:
     >>> from certjax.certify import certificate
@@ -119,7 +130,7 @@ def default_radii(runs):
 
 
 def markdown(table, *, high_probability=False):
-  """A `Table` in markdown, ending with what its certificates claim.
+  r"""A `Table` in markdown, ending with what its certificates claim.
 
   Accuracies are rounded, radii are cut: a printed radius does not exceed the computed one.
 
@@ -129,6 +140,16 @@ def markdown(table, *, high_probability=False):
 
   Returns:
     The text.
+
+  Example:
+    >>> from certjax.certify import certificate
+    >>> from certjax.report import Run
+    >>> labels = np.array([3, 1])
+    >>> run = Run('a', np.arange(2), labels, certificate(labels, [0.5, 0.25]))
+    >>> print('\n'.join(markdown(table([run], [0.0, 0.5])).splitlines()[:3]))
+    | run | images | r = 0 | r = 0.5 | ACR | abstain |
+    | --- | ---: | ---: | ---: | ---: | ---: |
+    | a | 2 | 1.0000 | 0.5000 | 0.3750 | 0.0000 |
   """
   head, *rows = cells(table, high_probability=high_probability)
   rows = [[row[0].replace('|', r'\|'), *row[1:]] for row in rows]
@@ -166,6 +187,14 @@ def csv(table):
 
   Returns:
     The text, a header line and one line a run.
+
+  Example:
+    >>> from certjax.certify import certificate
+    >>> from certjax.report import Run
+    >>> labels = np.array([3, 1])
+    >>> run = Run('a', np.arange(2), labels, certificate(labels, [0.5, 0.25]))
+    >>> print(csv(table([run], [0.5])).splitlines()[1][:9])
+    a,2,0.5,0
   """
   at = [_plain(radius) for radius in table.radii]
   head = ['name', 'num_images', *(f'certified_accuracy@{r}' for r in at)]

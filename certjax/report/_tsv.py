@@ -20,7 +20,7 @@ _CLOCK = re.compile(r'(?:(\d+) days?, )?(\d+):(\d\d):(\d\d(?:\.\d+)?)')
 
 
 def read_tsv(path):
-  """Reads a log of certificates or predictions.
+  r"""Reads a log of certificates or predictions.
 
   A prediction (no `radius` column) becomes a certificate of radius 0.
 
@@ -32,6 +32,15 @@ def read_tsv(path):
 
   Raises:
     ValueError: naming file and line, if a column or value is unknown, or indices do not increase.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   path = Path(folder) / 'cohen.tsv'
+    ...   _ = path.write_text('idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.49\t1\t0:00:17.3\n')
+    ...   run = read_tsv(path)
+    >>> run.name, run.certificate.radius, run.seconds
+    ('cohen', array([0.49]), array([17.3]))
   """
   path = Path(path)
   with path.open(encoding='utf-8', errors='replace') as file:
@@ -51,7 +60,7 @@ def read_tsv(path):
 
 
 def write_tsv(path, run, *, digits=3, prediction=False):
-  """Writes a log that the field's tools read.
+  r"""Writes a log that the field's tools read.
 
   The radius is cut, never rounded up, to `digits` significant digits: read back, it does not
   exceed the stored one (Cohen et al. round to the nearest, which can claim more than was proved).
@@ -62,6 +71,18 @@ def write_tsv(path, run, *, digits=3, prediction=False):
     run: a `Run`.
     digits: significant digits of the radius; 3 in published logs.
     prediction: leave the radius out, for a log of predictions.
+
+  Raises:
+    OSError: if it cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> run = Run('a', np.arange(1), np.array([3]), certificate([3], [0.49987]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   write_tsv(Path(folder) / 'a.tsv', run)
+    ...   print((Path(folder) / 'a.tsv').read_text().replace('\t', ' '))
+    idx label predict radius correct
+    0 3 3 0.499 1
   """
   columns = ['idx', 'label', 'predict', *['radius'] * (not prediction), 'correct']
   seconds = np.full(len(run.index), np.nan)

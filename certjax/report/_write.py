@@ -26,6 +26,17 @@ def write(runs, out_directory, radii=None, *, compare=None, high_probability=Fal
   Raises:
     ValueError: if the runs do not fit together.
     OSError: if a file cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from certjax.certify import certificate
+    >>> from certjax.report import Run
+    >>> run = Run('a', np.arange(2), np.array([3, 1]), certificate([3, 1], [0.5, 0.25]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   text = write([run], folder, [0.0, 0.5])
+    ...   print(sorted(path.name for path in Path(folder).iterdir()))
+    ['curve.png', 'table.csv', 'table.md']
   """
   summary = table(runs, radii)
   text = markdown(summary, high_probability=high_probability)

@@ -31,8 +31,15 @@ def published(table: str, number: str) -> Published:
 def numbers(table: str) -> tuple:
   """The names of a table's numbers, in its order.
 
+  Args:
+    table: its name in published.json.
+
   Raises:
     ValueError: if there is no such table.
+
+  Example:
+    >>> numbers('dssn-views')
+    ('sigma 0.5', 'sigma 3.5')
   """
   return tuple(_find(_tables(), 'table', table).values)
 

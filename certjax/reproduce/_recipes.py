@@ -97,6 +97,12 @@ def reproduce(name: str, request: Request) -> Result:
   Raises:
     ValueError: as `find`; for a data set that is not prepared, logs or weights that the recipe does
       not read or lacks, and whatever the recipe refuses.
+
+  Example:
+    >>> import pathlib
+    >>> request = Request('quick', pathlib.Path('out'))
+    >>> reproduce('curse-of-dimensionality', request).rows[0].number
+    'median limit of any i.i.d. noise (Theorem 1), sigma 0.25, p = 2'
   """
   recipe = find(name, request.scale)
   if request.logs is not None and not recipe.reads_logs:
@@ -130,6 +136,10 @@ def listing(data_dir=None) -> str:
 
   Returns:
     Lines of text.
+
+  Example:
+    >>> print(listing('nowhere').splitlines()[0])
+    cohen-cifar10
   """
   lines = []
   for recipe in RECIPES.values():

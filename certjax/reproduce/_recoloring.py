@@ -77,7 +77,12 @@ def combinations(colour, flow, added) -> dict:
 
 
 def published_searches() -> dict:
-  """Name -> `Search` of the five columns on CIFAR-10, as published."""
+  """Name -> `Search` of the five columns on CIFAR-10, as published.
+
+  Example:
+    >>> list(published_searches())
+    ['C', 'C + D', 'C + S', 'S + D', 'C + S + D']
+  """
   parts = (
     functional.recolor(PUBLISHED_SIZES.colour, compat=True), functional.stadv(PUBLISHED_SIZES.flow), functional.additive(PUBLISHED_SIZES.added)
   )  # fmt: skip
@@ -112,6 +117,15 @@ def after_search(key, model_fn, search, x, y, index, *, num_steps=STEPS, batch_s
 
   Yields:
     (rows, predict, moved) of each batch: a slice of N, int64[B], and float64[B], the largest change of a value.
+
+  Example:
+    >>> identity = jax.tree_util.Partial(lambda x: x.reshape(len(x), -1))
+    >>> search, x = Search(functional.additive(0.5)), np.array([0.4, 0.5], np.float32).reshape(1, 1, 2, 1)
+    >>> ((rows, predict, moved),) = after_search(
+    ...   jax.random.key(0), identity, search, x, np.ones(1), np.zeros(1), num_steps=80, batch_size=1
+    ... )
+    >>> predict.tolist(), bool(moved[0] <= 0.5)
+    ([0], True)
   """
   attack = attacks.latent_attack(
     search.threat, num_steps=num_steps, step_size=search.step_size, penalty_weight=PENALTY,

@@ -17,6 +17,10 @@ def share(successes: int, trials: int) -> tuple:
 
   The images count as drawn at random: the interval says how much other test images would change.
 
+  Args:
+    successes: int, of the images.
+    trials: int, how many images there are.
+
   Example:
     >>> value, (lower, upper) = share(9, 10)
     >>> value, round(lower, 4), round(upper, 4)
@@ -28,7 +32,23 @@ def share(successes: int, trials: int) -> tuple:
 
 
 def accuracy_row(run, radius, **fields) -> Row:
-  """The `Row` of certified accuracy at a radius; other fields are the row's own."""
+  """The `Row` of certified accuracy at a radius; other fields are the row's own.
+
+  Args:
+    run: a `report.Run`.
+    radius: in the unit of the run.
+    **fields: of the `Row`.
+
+  Returns:
+    A `Row` whose interval is that of `share`.
+
+  Example:
+    >>> proof = certify.certificate([3, 1], [0.5, 0.25])
+    >>> run = report.Run('a', np.arange(2), np.array([3, 1]), proof)
+    >>> row = accuracy_row(run, 0.5, number='at 0.5', setting='', dataset='digits')
+    >>> row.ours, row.unit
+    (0.5, 'fraction of images')
+  """
   accuracy = float(report.certified_accuracy(run.certificate, run.labels, radius))
   value, interval = share(round(accuracy * len(run.index)), len(run.index))
   return Row(ours=value, interval=interval, unit='fraction of images', **fields)

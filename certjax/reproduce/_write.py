@@ -14,7 +14,19 @@ _CARD = '[0-9][0-9][0-9]-*.json'
 
 
 def markdown(result) -> str:
-  """The table of a `Result`, its sources and its notes."""
+  """The table of a `Result`, its sources and its notes.
+
+  Args:
+    result: a `Result`.
+
+  Returns:
+    The text.
+
+  Example:
+    >>> from certjax.reproduce import Result, Row
+    >>> print(markdown(Result((Row('views', 127, 'forward passes', 'a count', 'none'),))).splitlines()[2])
+    | views (forward passes) |  |  | 127 |  | arithmetic | a count |  |  |
+  """
   lines = [_COLUMNS, ('---',) * len(_COLUMNS), *map(_cells, result.rows)]
   text = ['| ' + ' | '.join(cell.replace('|', r'\|') for cell in line) + ' |' for line in lines]
   sources = dict.fromkeys(
@@ -26,7 +38,30 @@ def markdown(result) -> str:
 
 
 def cards(recipe, request, result, command, versions) -> list[dict]:
-  """One dict of JSON values a number: the paper's, ours, and how ours was obtained."""
+  """One dict of JSON values a number: the paper's, ours, and how ours was obtained.
+
+  Args:
+    recipe: a `Recipe`.
+    request: the `Request` that was run.
+    result: its `Result`.
+    command: of `command_of`.
+    versions: dict of what the numbers depend on.
+
+  Returns:
+    A list of dicts, one a row of the result.
+
+  Raises:
+    ValueError: for a row that is called comparable and is not (`verdict`).
+
+  Example:
+    >>> import pathlib
+    >>> from certjax.reproduce import RECIPES, Request, Result, Row
+    >>> recipe, request = RECIPES['dssn-cifar10'], Request('quick', pathlib.Path('out'))
+    >>> row = Row('views', 127, 'forward passes', 'a count', 'none')
+    >>> (card,) = cards(recipe, request, Result((row,)), command_of(recipe, request), {})
+    >>> card['ours']['value'], card['compared'], card['command']
+    (127, '', 'certjax reproduce dssn-cifar10 --scale quick --seed 0')
+  """
   return [
     {
       'recipe': recipe.name, 'scale': request.scale, 'number': row.number, 'unit': row.unit,
@@ -57,6 +92,15 @@ def write(recipe, request, result, versions) -> str:
   Raises:
     ValueError: for a row that is called comparable and is not, before anything is written.
     OSError: if a file cannot be written.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> from certjax.reproduce import RECIPES, Request, Result, Row
+    >>> result = Result((Row('views', 127, 'forward passes', 'a count', 'none'),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   text = write(RECIPES['dssn-cifar10'], Request('quick', pathlib.Path(folder)), result, {})
+    ...   sorted(str(path.relative_to(folder)) for path in pathlib.Path(folder).rglob('*.*'))
+    ['cards/000-views.json', 'table.md']
   """
   made = cards(recipe, request, result, command_of(recipe, request), versions)
   text, folder = markdown(result), request.out / 'cards'
@@ -76,7 +120,18 @@ def write(recipe, request, result, versions) -> str:
 
 
 def command_of(recipe, request) -> str:
-  """The command line of a request, without this machine's places."""
+  """The command line of a request, without this machine's places.
+
+  Args:
+    recipe: a `Recipe`.
+    request: a `Request`.
+
+  Example:
+    >>> import pathlib
+    >>> from certjax.reproduce import RECIPES, Request
+    >>> command_of(RECIPES['dssn-cifar10'], Request('quick', pathlib.Path('out')))
+    'certjax reproduce dssn-cifar10 --scale quick --seed 0'
+  """
   words = ['certjax reproduce', recipe.name, '--scale', request.scale, '--seed', str(request.seed)]
   places = {'--logs': request.logs, '--weights': request.weights}
   return ' '.join([*words, *(f'{name} DIR' for name, place in places.items() if place)])

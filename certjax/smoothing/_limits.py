@@ -175,6 +175,9 @@ def gaussian_radius_lp(p_a, p_b=None, *, sigma: float, d: int, p: float):
   Returns:
     float64[...], rounded down: a certificate, that of `smoothing.gaussian(norm=)`.
 
+  Raises:
+    ValueError: for a `p` that names no norm, and as `gaussian`.
+
   Example:
     >>> round(float(gaussian_radius_lp(0.99, 0.01, sigma=0.25, d=3072, p=4)), 7)
     0.0781195

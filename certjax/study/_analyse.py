@@ -59,6 +59,13 @@ def answer_rows(answers, key) -> list:
   Returns:
     A list of dicts: attack, bound (None but for adversarial pairs), pair, worker, batch, is_sentinel, truth_same,
     answer_same, milliseconds.
+
+  Example:
+    >>> truth = {'truth_same': False, 'is_sentinel': False, 'attack': 'pgd', 'bound': 0.1}
+    >>> answer = {'pair': 'b1-p1', 'answer': 'same', 'milliseconds': 700}
+    >>> (row,) = answer_rows([{'worker': 'W', 'batch': 1, 'answers': [answer]}], {'pairs': {'b1-p1': truth}})
+    >>> row['attack'], row['truth_same'], row['answer_same']
+    ('pgd', False, True)
   """
   rows = []
   for one in answers:
@@ -94,6 +101,12 @@ def analyse(answers, key, *, threshold=0.75, level=0.95) -> dict:
 
   Raises:
     ValueError: for a `threshold` outside [0, 1], or where no worker or no adversarial pair is left.
+
+  Example:
+    >>> analyse([], {}, threshold=75)
+    Traceback (most recent call last):
+    ...
+    ValueError: `threshold` must be a share in [0, 1], got 75.
   """
   if not 0 <= threshold <= 1:
     raise ValueError(f'`threshold` must be a share in [0, 1], got {threshold}.')

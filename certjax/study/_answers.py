@@ -64,6 +64,12 @@ def read_answers(directories, key) -> list:
   Raises:
     ValueError: for a file that holds no answers, two files of one worker and batch that differ, or none at all.
     OSError: if a file cannot be read.
+
+  Example:
+    >>> read_answers(['nowhere'], {})
+    Traceback (most recent call last):
+    ...
+    ValueError: `answers`: nowhere is no directory.
   """
   found = {}
   for directory in map(pathlib.Path, directories):

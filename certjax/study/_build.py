@@ -41,6 +41,18 @@ def build(
   Raises:
     ValueError: if `out` holds a study, for a bad `url`, or for a number that has no meaning.
     OSError: if a file cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from certjax import study
+    >>> x = np.zeros((2, 8, 8, 1), np.uint8)
+    >>> pgd = study.Condition('pgd', 0.1, 'pixel value', np.arange(2), np.arange(2), x, x + np.uint8(9), {})
+    >>> batches = study.compose([pgd], batch_size=5, num_identical=1, num_sentinels=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   page = build(folder, batches, title='Same?', instructions='Look.', price=0.01)
+    ...   page.name, len(read_key(folder)['pairs'])
+    ('index.html', 5)
   """
   _check(price, seconds, gap, side, max_batches)
   if url is not None:
@@ -78,6 +90,12 @@ def read_key(directory) -> dict:
 
   Raises:
     ValueError: if there is no study, or its key is damaged.
+
+  Example:
+    >>> read_key('nowhere')
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere holds no study: `certjax study build` makes one.
   """
   path = pathlib.Path(directory) / KEY
   try:

@@ -63,6 +63,17 @@ def write_study(summary, rows, out) -> str:
 
   Raises:
     OSError: if a file cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> row = {'attack': 'pgd', 'bound': 0.1, 'unit': 'pixel value', 'pairs': 2, 'answers': 8, 'perceptibility': 0.5}
+    >>> row |= {'lower': 0.2, 'upper': 0.8, 'unchanged': 0, 'distances': {}}
+    >>> summary = {'threshold': 0.75, 'level': 0.95, 'workers': 3, 'dropped': [], 'beyond': 0}
+    >>> summary |= {'false_alarms': None, 'conditions': [row], 'distances': {}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   text = write_study(summary, [{'attack': 'pgd', 'answer_same': True}], folder)
+    ...   sorted(path.name for path in pathlib.Path(folder).iterdir())
+    ['answers.csv', 'study.csv', 'study.json', 'study.md', 'study.png']
   """
   out, text = pathlib.Path(out), study_markdown(summary)
   out.mkdir(parents=True, exist_ok=True)
@@ -86,6 +97,17 @@ def plot_study(summary, path):
   Args:
     summary: of `analyse`.
     path: where to write the PNG.
+
+  Raises:
+    OSError: if it cannot be written.
+
+  Example:
+    >>> import os, tempfile
+    >>> summary = {'level': 0.95, 'false_alarms': None, 'conditions': [], 'distances': {}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   plot_study(summary, os.path.join(folder, 'study.png'))
+    ...   os.listdir(folder)
+    ['study.png']
   """
   from matplotlib.figure import Figure  # No pyplot: no global state, no display.
 

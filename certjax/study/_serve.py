@@ -38,6 +38,12 @@ def make_server(directory, *, port=0):
   Raises:
     ValueError: if there is no study, or the port is none.
     OSError: if the port is taken.
+
+  Example:
+    >>> make_server('nowhere', port=80_000)
+    Traceback (most recent call last):
+    ...
+    ValueError: `port` must lie in 0 .. 65535, got 80000; 0 finds a free one.
   """
   if not 0 <= port < 2**16:
     raise ValueError(f'`port` must lie in 0 .. {2**16 - 1}, got {port}; 0 finds a free one.')

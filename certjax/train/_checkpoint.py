@@ -37,6 +37,15 @@ def save(directory, state, *, keep=2):
 
   Raises:
     OSError: if it cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> from certjax import train
+    >>> state = train.TrainState(np.int32(7), {'w': np.ones(2, np.float32)}, {}, {})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   save(folder, state)
+    ...   latest_step(folder), restore(folder, state).params
+    (7, {'w': array([1., 1.], dtype=float32)})
   """
   tree, step = jax.tree.map(np.asarray, _tree(state)), int(state.step)
   digest = _digest(tree) if parallel.is_main() else np.zeros(_DIGEST_SIZE, np.uint8)
@@ -53,7 +62,15 @@ def save(directory, state, *, keep=2):
 
 
 def latest_step(directory) -> int | None:
-  """The step of the newest finished checkpoint, None where there is none."""
+  """The step of the newest finished checkpoint, None where there is none.
+
+  Args:
+    directory: folder of the run's checkpoints.
+
+  Example:
+    >>> latest_step('nowhere') is None
+    True
+  """
   if not pathlib.Path(directory).is_dir():
     return None
   with _orbax(), _manager(directory, None) as manager:
@@ -74,6 +91,12 @@ def restore(directory, template=None, *, step=None):
 
   Raises:
     ValueError: if there is none, it is corrupt, holds a NaN, or does not fit the template.
+
+  Example:
+    >>> restore('nowhere')
+    Traceback (most recent call last):
+    ...
+    ValueError: no checkpoint in nowhere: run `certjax train` there first.
   """
   step = latest_step(directory) if step is None else step
   if step is None:

@@ -55,8 +55,17 @@ def load_run(directory, checkpoint='latest') -> TrainedRun:
     directory: of the run.
     checkpoint: 'latest', or 'best' by the images that `validation` held out.
 
+  Returns:
+    A `TrainedRun`.
+
   Raises:
     ValueError: if the directory holds no run, or its checkpoint cannot be read.
+
+  Example:
+    >>> load_run('nowhere')
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere holds no training run (no config.json): run `certjax train` first.
   """
   if checkpoint not in CHECKPOINTS:
     raise ValueError(f'`checkpoint` must be one of {", ".join(CHECKPOINTS)}; got {checkpoint!r}.')
@@ -84,8 +93,17 @@ def load_features(directory, shape) -> Measure:
     directory: of the run.
     shape: (H, W, C) of the images.
 
+  Returns:
+    A `Measure`.
+
   Raises:
     ValueError: as `load_run`; for a network without default taps, or one that does not take such images.
+
+  Example:
+    >>> load_features('nowhere', (8, 8, 1))
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere holds no training run (no config.json): run `certjax train` first.
   """
   trained = load_run(directory)
   feature_fn = features_of(trained.model_fn)
@@ -133,8 +151,22 @@ def restore_variables(checkpoints, template):
 def read_config(directory) -> dict:
   """The config of a run.
 
+  Args:
+    directory: of the run.
+
+  Returns:
+    A dict of JSON values.
+
   Raises:
     ValueError: if there is none, or it is not JSON.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   config = {'dataset': 'digits', **dict.fromkeys(_NEEDED)}
+    ...   _ = (pathlib.Path(folder) / CONFIG).write_text(json.dumps(config))
+    ...   sorted(read_config(folder))
+    ['data_dir', 'dataset', 'method', 'model', 'sigma']
   """
   path = pathlib.Path(directory) / CONFIG
   if not path.is_file():

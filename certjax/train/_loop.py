@@ -28,6 +28,18 @@ def fit(
 
   Returns:
     The last `TrainState`.
+
+  Example:
+    >>> import numpy as np
+    >>> from certjax.train import TrainState
+    >>> step = lambda state, key, batch: (state._replace(step=state.step + 1), {'mean': batch['x'].mean()})
+    >>> state, mesh = TrainState(np.int32(0), {}, {}, {}), parallel.data_mesh(jax.devices()[:1])
+    >>> batches = [{'x': np.full(4, number, np.float32)} for number in range(3)]
+    >>> log = lambda step, metrics: print(step, float(metrics['mean']))
+    >>> state = fit(step, state, batches, key=jax.random.key(1), mesh=mesh, on_log=log)
+    3 1.0
+    >>> int(state.step)
+    3
   """
   step = step if isinstance(step, jax.tree_util.Partial) else jax.tree_util.Partial(step)
   specs = (parallel.REPLICATED, parallel.REPLICATED, parallel.REPLICATED, parallel.SHARDED)

@@ -18,6 +18,13 @@ def cross_entropy(keys, apply, x, y, step):
 
   Returns:
     The loss, and ({'accuracy': ...}, batch_stats).
+
+  Example:
+    >>> import jax
+    >>> apply = lambda x, train: (x, {})
+    >>> loss = jax.jit(lambda x, y: cross_entropy(None, apply, x, y, 0)[0])
+    >>> round(float(loss(jnp.array([[0.0, 10.0], [10.0, 0.0]]), jnp.array([1, 1]))), 3)
+    5.0
   """
   del keys, step
   logits, batch_stats = apply(x, True)

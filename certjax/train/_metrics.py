@@ -20,6 +20,18 @@ def open_metrics(path, *, step=0, tensorboard=None):
 
   Yields:
     `write(step, metrics)`.
+
+  Raises:
+    OSError: if the file cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   path = pathlib.Path(folder) / 'metrics.jsonl'
+    ...   with open_metrics(path) as write:
+    ...     write(50, {'loss': 0.5})
+    ...   print(path.read_text())
+    {"step": 50, "loss": 0.5}
   """
   path = pathlib.Path(path)
   _drop_later(path, step)

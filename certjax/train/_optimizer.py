@@ -78,6 +78,13 @@ def optimizer(name, learning_rate, *, momentum=0.9, weight_decay=0.0):
 
   Raises:
     ValueError: for an unknown name.
+
+  Example:
+    >>> import numpy as np
+    >>> tx, weight = optimizer('sgd', 0.1), {'w': np.ones(2, np.float32)}
+    >>> update, _ = tx.update({'w': np.full(2, 0.5, np.float32)}, tx.init(weight), weight)
+    >>> update['w']
+    Array([-0.05, -0.05], dtype=float32)
   """
   decayed = optax.add_decayed_weights(weight_decay)
   known = {

@@ -49,7 +49,24 @@ class TrainState(NamedTuple):
 
 
 def init_state(key, module, tx, shape) -> TrainState:
-  """A fresh `TrainState` for images of `shape` = (H, W, C)."""
+  """A fresh `TrainState` for images of `shape` = (H, W, C).
+
+  Args:
+    key: one typed key.
+    module: a `flax.linen.Module`.
+    tx: an optax optimiser.
+    shape: (H, W, C).
+
+  Returns:
+    A `TrainState` of step 0.
+
+  Example:
+    >>> import optax
+    >>> from certjax import models
+    >>> state = init_state(jax.random.key(0), models.MLP(3, hidden=(2,)), optax.sgd(0.1), (2, 2, 1))
+    >>> int(state.step), state.params['dense0']['kernel'].shape
+    (0, (4, 2))
+  """
   variables = jax.jit(module.init)(key, jnp.zeros((1, *shape)))
   params, batch_stats = variables['params'], variables.get('batch_stats', {})
   spectral = variables.get(SPECTRAL, {})
@@ -80,6 +97,19 @@ def make_step(module, tx, loss, *, smoothing=None, perturb=None, weights=None, r
     `step(state, key, batch) -> (state, metrics)` with batch = {'x': uint8 or float[B, H, W, C],
     'y': int32[B], 'index': int32[B]}; gradients, metrics and BatchNorm statistics are means
     over the mesh axis; a `jax.tree_util.Partial` where `perturb` is one.
+
+  Example:
+    >>> import optax
+    >>> from certjax import models, parallel
+    >>> from certjax.train import cross_entropy
+    >>> module, tx = models.MLP(3, hidden=(2,)), optax.sgd(0.1)
+    >>> state = init_state(jax.random.key(0), module, tx, (2, 2, 1))
+    >>> mesh, whole = parallel.data_mesh(jax.devices()[:1]), parallel.REPLICATED
+    >>> step = parallel.pmap(make_step(module, tx, cross_entropy), mesh, (whole,) * 3, (whole,) * 2)
+    >>> batch = {'x': jnp.ones((2, 2, 2, 1)), 'y': jnp.zeros(2, jnp.int32), 'index': jnp.arange(2)}
+    >>> state, metrics = step(state, jax.random.key(1), batch)
+    >>> int(state.step), sorted(metrics)
+    (1, ['accuracy', 'loss'])
   """
 
   def step(perturb, state, key, batch):
