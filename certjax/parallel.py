@@ -278,6 +278,13 @@ def replicate(mesh: Mesh, tree):
 def local_rows(mesh: Mesh, batch_size):
   """int64[...], ascending: the rows of a batch that lie on this process's devices of `mesh`.
 
+  Args:
+    mesh: from `data_mesh`.
+    batch_size: rows of the batch of all processes.
+
+  Returns:
+    int64[R].
+
   Raises:
     ValueError: if `batch_size` is not a multiple of the number of devices.
 

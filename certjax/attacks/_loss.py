@@ -14,6 +14,13 @@ _TINY = 1e-12  # Where the largest logits are equal.
 def cross_entropy(logits, y):
   """-log softmax(logits)_y.
 
+  Args:
+    logits: float[K].
+    y: int, the label.
+
+  Returns:
+    Scalar.
+
   Example:
     >>> round(float(cross_entropy(jnp.array([0.0, 0.0]), 0)), 4)
     0.6931
@@ -24,6 +31,13 @@ def cross_entropy(logits, y):
 def margin(logits, y):
   """max_{c != y} logits_c - logits_y: positive exactly where the example is misclassified
   (0 at a tie).
+
+  Args:
+    logits: float[K].
+    y: int, the label.
+
+  Returns:
+    Scalar.
 
   Example:
     >>> float(margin(jnp.array([1.0, 3.0, 2.5]), 1))
@@ -94,6 +108,14 @@ def dlr_targeted(logits, y, target):
 def margin_targeted(logits, y, target):
   """logits_target - logits_y.
 
+  Args:
+    logits: float[K].
+    y: int, the label.
+    target: int, the class to reach.
+
+  Returns:
+    Scalar.
+
   Example:
     >>> float(margin_targeted(jnp.array([1.0, 3.0, 2.5]), 1, 0))
     -2.0
@@ -103,6 +125,14 @@ def margin_targeted(logits, y, target):
 
 def cross_entropy_targeted(logits, y, target):
   """log softmax(logits)_target; the label y plays no part.
+
+  Args:
+    logits: float[K].
+    y: int, unused.
+    target: int, the class to reach.
+
+  Returns:
+    Scalar.
 
   Example:
     >>> round(float(cross_entropy_targeted(jnp.array([0.0, 0.0]), 0, 1)), 4)

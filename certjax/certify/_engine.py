@@ -54,6 +54,12 @@ class Work(NamedTuple):
 def once(*requests):
   """The plan that asks one time: (purpose, number) each; its result is the list of counts.
 
+  Args:
+    *requests: (purpose, number of items) each.
+
+  Yields:
+    The list of requests, one time.
+
   Example:
     >>> next(once((0, 100), (1, 10_000)))
     [(0, 100), (1, 10000)]

@@ -160,7 +160,7 @@ def from_votes(
     num_samples: samples drawn; more than the counts sum to where a sample had a NaN.
     alpha: failure probability, per image.
     runner_up: see `sampled`.
-    x: images, for radii that depend on them.
+    x: float[..., H, W, C], images, for radii that depend on them.
 
   Returns:
     A `Certificate`.
@@ -343,6 +343,13 @@ def _smallest_that_certifies(smoothing, alpha, runner_up):
 
 def largest_radius(smoothing, num_samples, alpha, *, runner_up=False) -> float:
   """The radius of an image on which all samples agree: no image can get more.
+
+  Args:
+    smoothing: a `Smoothing`.
+    num_samples, alpha, runner_up: as in `sampled`.
+
+  Returns:
+    The radius, in the unit of the smoothing; 0 where nothing can be proved.
 
   Example:
     >>> from certjax import smoothing

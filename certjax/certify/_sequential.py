@@ -63,7 +63,7 @@ def sequential(
     smoothing: a `Smoothing`.
     x: float[B, ...], images.
     index: int[B], data set indices; default 0..B-1.
-    radii: the radii in question. The certificate is the largest of which it and all smaller ones
+    radii: float[R], the radii in question. The certificate is the largest of which it and all smaller ones
       are proved: the first false one is claimed with probability at most alpha, so all together
       are wrong with probability at most alpha an image, without a correction for their number.
     max_samples: most samples of the estimate an image.

@@ -51,6 +51,9 @@ def threat_of(norm, eps):
     norm: one of `NORMS`.
     eps: in the unit of `unit_of`: pixel values of [0, 1] in L_inf, L2 and L1.
 
+  Returns:
+    A `Threat` or a `Functional`.
+
   Raises:
     ValueError: for an unknown norm, or a bad eps.
 

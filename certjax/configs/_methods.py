@@ -313,6 +313,9 @@ def build_smoothing(method, *, shape=None, **parameters):
     shape: (H, W, C) of the images, for the methods that depend on it.
     **parameters: of its factory, such as `sigma`; None means the default.
 
+  Returns:
+    A `Smoothing`, `Views`, or `Margin`, `Bounded`, `Curved`, `Masked`.
+
   Raises:
     ValueError: for an unknown method, with the known ones, or an unknown parameter.
 

@@ -77,6 +77,13 @@ def batches(
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
   """Full batches in one pass over the images.
 
+  Args:
+    num_images: int, how many there are.
+    batch_size: int, images a batch.
+
+  Returns:
+    int, the rest of the images dropped.
+
   Raises:
     ValueError: where not even one batch fills.
 

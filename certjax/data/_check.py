@@ -10,10 +10,10 @@ _MAX_GREY = 255
 
 
 def check_images(x, *, name: str = 'x', shape: tuple[int, int, int] | None = None) -> np.ndarray:
-  """Checks a batch of images: uint8, or float in [0, 1], NHWC.
+  r"""Checks a batch of images: uint8, or float in [0, 1], NHWC.
 
   Args:
-    x: the images.
+    x: uint8 or float[N, H, W, C], the images.
     name: what to call them in errors.
     shape: (H, W, C) expected, if known.
 
@@ -28,7 +28,7 @@ def check_images(x, *, name: str = 'x', shape: tuple[int, int, int] | None = Non
     Traceback (most recent call last):
       ...
     ValueError: `x` must lie in [0, 1], got 17.0 at [0, 0, 0, 0] (range 17.0 .. 17.0): these look \
-like grey levels, divide by 255.
+  like grey levels, divide by 255.
   """
   x = np.asarray(x)
   if x.dtype != np.uint8 and x.dtype.kind != 'f' and x.dtype.name != 'bfloat16':

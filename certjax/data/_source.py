@@ -26,6 +26,14 @@ class Source:
   Attributes:
     spec: the row of the data set in `DATASETS`.
     split: 'train' or 'test'.
+
+  Example:
+    >>> import tempfile
+    >>> from certjax import data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   digits = data.source('digits', 'test', folder)
+    ...   len(digits), digits[499][1]
+    (500, 8)
   """
 
   def __init__(self, spec: Dataset, split: str, data_dir=None):

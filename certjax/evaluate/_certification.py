@@ -105,6 +105,9 @@ def clean_network(model_fn, method, *, shape):
     method: what `is_clean`.
     shape: (H, W, C) of the images.
 
+  Returns:
+    An `ExactNetwork`, a `BoundedNetwork`, a `CurvedNetwork` or a `MaskedNetwork`.
+
   Raises:
     ValueError: for a model that the proof cannot read.
 
@@ -140,6 +143,9 @@ def clean_records(network, images, **options):
     network: from `clean_network`.
     images: `data.Images` or `data.Stream`.
     **options: `slack` and `stop`, as the records of that kind of network take them.
+
+  Yields:
+    (record, seconds), as the records of that kind of network.
 
   Example:
     >>> from certjax import data

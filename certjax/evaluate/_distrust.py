@@ -86,6 +86,9 @@ def square_flag(name, broken, total):
     broken: images that Square broke after the white-box parts.
     total: all images of the evaluation.
 
+  Returns:
+    A list of `Flag`.
+
   Example:
     >>> [flag.name for flag in square_flag('autoattack', 3, 1000)], square_flag('autoattack', 2, 1000)
     (['square'], [])

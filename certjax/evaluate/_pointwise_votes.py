@@ -49,14 +49,6 @@ def pointwise_of_votes(
   Returns:
     A `Confirmed`.
 
-  Example:
-    >>> from certjax import smoothing
-    >>> x = np.array([0.0, 1.0], np.float32).reshape(1, 1, 2, 1)
-    >>> law, options = smoothing.gaussian(sigma=0.1), {'num_votes': 50, 'num_judges': 50, 'alpha': 0.05}
-    >>> found = pointwise_of_votes(lambda x: 1e3 * x.reshape(len(x), -1), law, x, [1], chunk=50, **options)
-    >>> found.confirmed.success, found.ends
-    (array([ True]), array([ True]))
-
   References:
     Schott et al. 2019 (arXiv:1805.09190); Levine & Feizi 2020 (arXiv:1911.09272), their protocol.
   """

@@ -136,18 +136,6 @@ def train_members(plan: PoisonPlan, *, on_start=None, on_group=None, stopped=Non
 
   Raises:
     ValueError: if the directory holds members of another config.
-
-  Example:
-    >>> import pathlib, tempfile
-    >>> from certjax import configs
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   folder = pathlib.Path(folder)
-    ...   train_members(poison_plan(configs.Poison(
-    ...     'dpa', out=folder / 'run', dataset='digits', data_dir=folder, partitions=40, learner='nearest-neighbour',
-    ...     max_images=3,
-    ...   )))
-    ...   (folder / 'run').is_dir()
-    True
   """
   _members.claim(plan.members)
   _members.train(plan.members, on_start=on_start, on_group=on_group, stopped=stopped)

@@ -46,6 +46,9 @@ class StoredSet(NamedTuple):
 def stored_set(threat) -> StoredSet:
   """That of a `Threat`; a `StoredSet` stays itself.
 
+  Args:
+    threat: a `Threat` or a `StoredSet`.
+
   Example:
     >>> from certjax import threats
     >>> ball, x = stored_set(threats.linf(0.5)), np.zeros((1, 1, 2, 1), np.float32)

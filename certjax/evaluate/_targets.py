@@ -82,8 +82,8 @@ def smoothed_target(
     >>> from certjax import smoothing
     >>> flat, law = lambda x: x.reshape(len(x), -1), smoothing.gaussian(sigma=0.1)
     >>> target = smoothed_target(jax.random.key(0), flat, law, num_noises=4)
-    >>> target.model_fn(jnp.full((1, 1, 2, 1), 0.5)).shape
-    (1, 2)
+    >>> jax.eval_shape(target.model_fn, jnp.zeros((3, 1, 2, 1))).shape
+    (3, 2)
   """
   if num_noises < 1:
     raise ValueError(f'`num_noises` must be at least 1, got {num_noises}.')

@@ -53,7 +53,9 @@ def conv_general_dilated(
     window_strides: (int, int).
     padding: 'SAME', 'VALID' or ((low, high), (low, high)), zeros.
     lhs_dilation, rhs_dilation: (int, int), spacing of the image's and the kernel's entries.
+    dimension_numbers, feature_group_count, batch_group_count: as in JAX, see above.
     precision: as in JAX, used forwards and backwards.
+    preferred_element_type: as in JAX.
 
   Returns:
     float[N, H', W', D].

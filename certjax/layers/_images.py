@@ -65,6 +65,12 @@ def convolve(x, kernel, padding) -> jax.Array:
 def transposed(kernel):
   """The filter of the transposed convolution: flipped, channels exchanged.
 
+  Args:
+    kernel: float[h, w, C, D].
+
+  Returns:
+    float[h, w, D, C].
+
   Example:
     >>> transposed(jnp.ones((3, 3, 2, 5))).shape
     (3, 3, 5, 2)

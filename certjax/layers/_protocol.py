@@ -88,6 +88,13 @@ def materialize(module, variables):
 def subtree(variables, name):
   """The variables of the submodule `name`: the same collections, one level down.
 
+  Args:
+    variables: dict of collections.
+    name: of the submodule.
+
+  Returns:
+    A dict of the collections that have it.
+
   Example:
     >>> subtree({'params': {'conv': {'bias': 1}, 'head': 2}, 'spectral': {}}, 'conv')
     {'params': {'bias': 1}}

@@ -162,6 +162,13 @@ def fantastic_four(kernel, *, steps=None):
 def norm_upper(kernel, *, steps=None) -> float:
   """The least of the `fantastic_four`: one bound for every image size and both paddings.
 
+  Args:
+    kernel: float[h, w, C, D].
+    steps: of `fantastic_four`.
+
+  Returns:
+    A bound of the spectral norm.
+
   Example:
     >>> round(norm_upper(np.ones((3, 3, 1, 1))), 6)
     9.0

@@ -32,6 +32,12 @@ def bind(module, variables):
 def module_of(model_fn):
   """The module that `bind` made a `model_fn` of, None for any other function.
 
+  Args:
+    model_fn: any function.
+
+  Returns:
+    A `flax.linen.Module` or None.
+
   Example:
     >>> from certjax import models
     >>> module = models.build('digits-cnn', num_classes=10)

@@ -17,6 +17,9 @@ def exists(directory):
   Args:
     directory: of a run.
 
+  Returns:
+    A bool.
+
   Example:
     >>> exists('nowhere')
     False

@@ -88,6 +88,9 @@ def grid_pixels(num_attacks, num_images, shape):
     num_attacks, num_images: blocks of three rows, and columns.
     shape: (H, W, C) of an image.
 
+  Returns:
+    (int, int).
+
   Example:
     >>> grid_pixels(1, 8, (28, 28, 1))
     (1058, 388)

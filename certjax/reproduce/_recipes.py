@@ -66,6 +66,13 @@ RECIPES = MappingProxyType({
 def find(name: str, scale: str = 'quick'):
   """The `Recipe` of a name, which offers a scale.
 
+  Args:
+    name: a key of `RECIPES`.
+    scale: one of `SCALES`.
+
+  Returns:
+    A `Recipe`.
+
   Raises:
     ValueError: for a name that has no recipe, or a scale that it does not offer.
 

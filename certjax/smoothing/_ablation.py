@@ -116,6 +116,9 @@ def subset(key, size: int, keep: int):
     size: of the set.
     keep: of the subset.
 
+  Returns:
+    bool[size].
+
   Example:
     >>> int(subset(jax.random.key(0), 10, 3).sum())
     3

@@ -138,6 +138,13 @@ def nt_xent(a, b, *, temperature: float):
 def num_outputs(objective: str, num_classes: int) -> int:
   """Outputs of a network that trains for an objective: its classes, but for `SELF_SUPERVISED`.
 
+  Args:
+    objective: its name.
+    num_classes: K of the data set.
+
+  Returns:
+    int.
+
   Example:
     >>> num_outputs('rotnet', 10), num_outputs('noise', 10)
     (4, 10)

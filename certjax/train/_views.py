@@ -39,6 +39,13 @@ def random_crop(key, image, *, pad: int):
 def random_flip(key, image):
   """The image or its mirror image, left for right, with probability 1/2 each.
 
+  Args:
+    key: one typed key.
+    image: float[H, W, C].
+
+  Returns:
+    float[H, W, C].
+
   Example:
     >>> image = jnp.arange(2.0).reshape(1, 2, 1)
     >>> sorted(random_flip(jax.random.key(1), image).ravel().tolist())
