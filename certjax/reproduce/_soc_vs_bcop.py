@@ -48,7 +48,7 @@ class Plan(NamedTuple):
 
 
 PLANS = {
-  'quick': Plan('digits', {'num_epochs': 30}, {'num_epochs': 20}, 500),
+  'quick': Plan('digits', {'num_epochs': 30}, {'num_epochs': 12}, 500),
   'reduced': Plan('mnist', {}, {'num_epochs': 2}, 500),
 }
 
