@@ -21,7 +21,7 @@ ROOMS = sorted(
 WITHOUT_EXAMPLE = {
   'train.run': 'a training run; README.md and tests/train/resume_test.py show it',
   'evaluate.train_members': 'trains an ensemble; the example of poison_records does it too',
-  'evaluate.pointwise_of_votes': 'compiles for seconds; tests/reproduce/attacked_test.py shows it',
+  'evaluate.pointwise_of_votes': 'compiles for seconds; tests/reproduce/trained_recipes_test.py shows it',
 }
 """Functions too slow for a doctest, and where they are shown instead."""
 
@@ -140,6 +140,17 @@ def test_what_comes_back():
     if gives(what) and tree(what).returns is None and not section(doc(what), 'Returns', 'Yields')
   ]
   complain(missing, 'neither a return annotation nor `Returns:` or `Yields:`')
+
+
+def test_the_key_comes_first():
+  """In `study`, which draws nothing, a key is the truth about the pairs."""
+  missing = [
+    name
+    for name, what in functions()
+    if not name.startswith('study.')
+    and {'key', 'keys'} & {arg.arg for arg in tree(what).args.args[1:]}
+  ]
+  complain(missing, 'the key is not the first parameter')
 
 
 ARRAYS = ('x', 'y', 'x_adv', 'delta', 'logits', 'labels', 'votes', 'counts', 'index', 'radii')

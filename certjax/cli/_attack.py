@@ -63,7 +63,7 @@ def run(config) -> str:
   flags = _flags(target, images)
   with _signals.deferred() as stop:
     result = evaluate.attacked(
-      config.out, jax.random.key(config.seed), climbed, plan, reach, images, header=header,
+      jax.random.key(config.seed), config.out, climbed, plan, reach, images, header=header,
       batch_size=config.batch_size, stop=stop, watch=lambda name: _progress.bar(name, 'images'),
     )  # fmt: skip
   flags += _square_flags(result)

@@ -85,14 +85,14 @@ class Attacked(NamedTuple):
 
 
 def attacked(
-  directory, key, target, plan, threat, images, *, header, batch_size=250, stop=lambda: False, watch=None
+  key, directory, target, plan, threat, images, *, header, batch_size=250, stop=lambda: False, watch=None
 ):  # fmt: skip
   """Runs attacks over images; the same call goes on where an earlier one ended.
 
   Args:
-    directory: local; gets `clean/` and NAME/ for each attack, NAME/1-PART/ and so on where it has several parts.
     key: root key. Part p of an attack draws for image i with fold_in(fold_in(key, i), p), so AutoAttack gives the
       points of `attacks.autoattack` under fold_in(key, i).
+    directory: local; gets `clean/` and NAME/ for each attack, NAME/1-PART/ and so on where it has several parts.
     target: a `Target`.
     plan: dict from a name to a tuple of `attacks.Part`.
     threat: the `Threat` of all of them, or a `StoredSet`.
@@ -118,7 +118,7 @@ def attacked(
     >>> target, threat = plain_target(lambda x: x.reshape(len(x), -1), batch_size=1), threats.linf(0.1)
     >>> plan = {'fgsm': (attacks.Part('fgsm', attacks.fgsm(threat), {}),)}
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...   result = attacked(folder, jax.random.key(0), target, plan, threat, images, header={}, batch_size=1)
+    ...   result = attacked(jax.random.key(0), folder, target, plan, threat, images, header={}, batch_size=1)
     >>> result.clean.survives, result.survives('fgsm')
     (array([ True]), array([False]))
   """

@@ -75,7 +75,7 @@ def attacked(request, name, run, attack, images, *, measure=None, batch_size=100
   }  # fmt: skip
   header = evaluate.header('attack', settings, attack, 'attack, no proof', run.variables, images)
   found = evaluate.attacked(
-    where, jax.random.key(request.seed), target, {attack.name: attack.parts}, reach, images,
+    jax.random.key(request.seed), where, target, {attack.name: attack.parts}, reach, images,
     header={**header, 'eps': attack.eps, **constants}, batch_size=batch_size,
   )  # fmt: skip
   summary = evaluate.attack_summary(found, norm=attack.norm, eps=attack.eps, unit=attack.unit)

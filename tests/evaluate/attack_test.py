@@ -54,7 +54,7 @@ def run(out, images, plan, *, threat=None, target=None, **options):
   threat = threats.linf(EPS) if threat is None else threat
   target = evaluate.plain_target(linear, batch_size=3) if target is None else target
   options = {'header': {'run': 'tiny'}, 'batch_size': 3, **options}
-  return evaluate.attacked(out, jax.random.key(0), target, plan, threat, images, **options)
+  return evaluate.attacked(jax.random.key(0), out, target, plan, threat, images, **options)
 
 
 def contents(out):
