@@ -1,5 +1,6 @@
 """Small networks of every step that bounds read, and their truth."""
 
+import functools
 import itertools
 import types
 
@@ -18,18 +19,25 @@ def _weights(seed, *shapes):
 
 
 def mlp(activation, seed=0, sizes=(6, 8, 7, 3)):
-  """A fully connected network with one activation."""
+  """A fully connected network with one activation; its weights travel as arguments."""
   pairs = list(itertools.pairwise(sizes))
   weights = _weights(seed, *pairs)
   biases = [np.random.default_rng(seed + 1).normal(0, 0.3, b) for _, b in pairs]
 
-  def model_fn(x):
+  return jax.tree_util.Partial(_dense(activation), weights, biases)
+
+
+@functools.cache
+def _dense(activation):
+  """One function of an activation, that networks of other weights are no other program."""
+
+  def apply(weights, biases, x):
     for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
       x = x @ w.astype(x.dtype) + b.astype(x.dtype)[None]
       x = activation(x) if i < len(weights) - 1 else x
     return x
 
-  return model_fn
+  return apply
 
 
 def conv_net(pool=None, seed=3):
