@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from certjax import data, evaluate, records, report, smoothing
+from certjax import data, records, report, smoothing
 from certjax.report import Curves, Line
 from certjax.reproduce._certified import Sampling, certified, images_of, trained
-from certjax.reproduce._nouns import Recipe, Result, Row, Scale
+from certjax.reproduce._nouns import Recipe, Result, Scale
 from certjax.reproduce._published import numbers, published
-from certjax.reproduce._shares import NOT_AVAILABLE, accuracy_line, median_row, share
+from certjax.reproduce._shares import NOT_AVAILABLE, accuracy_line, median_row, outcome_rows
 
 _ALPHA = 0.05
 BEST = 45  # Pixels of MNIST that the paper shows.
@@ -163,14 +163,10 @@ def _rows(request, plan, run, beside, how, prefix='ablation'):
     )
   ]  # fmt: skip
   _, lines = records.read(request.out / run.name)
-  outcomes = [evaluate.outcome_of(line, alpha=plan.sampling.alpha) for line in lines]
-  for what, outcome in (('accuracy', 'correct'), ('abstained', 'abstained')):
-    value, interval = share(outcomes.count(outcome), len(outcomes))
-    rows.append(Row(
-      f'{what}, published {beside}', value, 'fraction of images', published=there(what),
-      interval=interval, **shared,
-    ))  # fmt: skip
-  return rows
+  described = lambda what: {
+    'number': f'{what}, published {beside}', 'published': there(what), **shared,
+  }  # fmt: skip
+  return rows + outcome_rows(lines, plan.sampling.alpha, described)
 
 
 def _published_medians():

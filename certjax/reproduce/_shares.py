@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from certjax import certify, report
+from certjax import certify, evaluate, report
 from certjax.report import Line
 from certjax.reproduce._nouns import Row
 
@@ -52,6 +52,28 @@ def accuracy_row(run, radius, **fields) -> Row:
   accuracy = float(report.certified_accuracy(run.certificate, run.labels, radius))
   value, interval = share(round(accuracy * len(run.index)), len(run.index))
   return Row(ours=value, interval=interval, unit='fraction of images', **fields)
+
+
+def outcome_rows(lines, alpha, described) -> list[Row]:
+  """The `Row`s of PREDICT's accuracy and of its abstentions on the samples of records.
+
+  Args:
+    lines: records of `evaluate.certified_records`.
+    alpha: of PREDICT.
+    described: `what -> dict`, the other fields of the row of 'accuracy' and of that of 'abstained'.
+
+  Example:
+    >>> line = {'label': 3, 'candidate': 3, 'count': 80, 'runner_up_count': 20}
+    >>> described = lambda what: {'number': what, 'setting': '', 'dataset': 'digits'}
+    >>> [row.ours for row in outcome_rows([line], 0.05, described)]
+    [1.0, 0.0]
+  """
+  outcomes = [evaluate.outcome_of(line, alpha=alpha) for line in lines]
+  rows = []
+  for what, outcome in (('accuracy', 'correct'), ('abstained', 'abstained')):
+    value, interval = share(outcomes.count(outcome), len(outcomes))
+    rows.append(Row(ours=value, interval=interval, unit='fraction of images', **described(what)))
+  return rows
 
 
 def median_row(run, unit, **fields) -> Row:

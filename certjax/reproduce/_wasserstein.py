@@ -12,7 +12,7 @@ from certjax.report import Curves
 from certjax.reproduce._certified import Sampling, certified, images_of, trained
 from certjax.reproduce._nouns import ARITHMETIC, Recipe, Result, Row, Scale
 from certjax.reproduce._published import numbers, published
-from certjax.reproduce._shares import accuracy_line, median_row, share
+from certjax.reproduce._shares import accuracy_line, median_row, outcome_rows
 
 _PRESET = 'wasserstein-mnist-quick'
 _ALPHA = 0.05
@@ -121,12 +121,8 @@ def _rows(request, plan, sigma, run, lines):
       f'sigma = {sigma:g}, {sampling}', ARITHMETIC,
     ))  # fmt: skip
     curve = curve or accuracy_line(this.name, this)
-  outcomes = [evaluate.outcome_of(line, alpha=sampling.alpha) for line in lines]
-  for what, outcome in (('accuracy', 'correct'), ('abstained', 'abstained')):
-    value, interval = share(outcomes.count(outcome), len(outcomes))
-    number = f'{what}, sigma {sigma:g}'
-    rows.append(Row(number, value, 'fraction of images', interval=interval, **shared))
-  return rows, curve
+  described = lambda what: {'number': f'{what}, sigma {sigma:g}', **shared}
+  return rows + outcome_rows(lines, sampling.alpha, described), curve
 
 
 RECIPE = Recipe(
