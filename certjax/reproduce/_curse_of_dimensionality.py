@@ -7,7 +7,7 @@ import numpy as np
 
 from certjax import certify, smoothing
 from certjax.report import Curves, Line
-from certjax.reproduce._nouns import ARITHMETIC, Recipe, Result, Row, Scale
+from certjax.reproduce._nouns import ARITHMETIC, Recipe, Result, Row, at_every_scale
 from certjax.reproduce._published import numbers, published
 
 _DIMENSION, _SAMPLES, _ALPHA = 3_072, 100_000, 1e-3
@@ -82,6 +82,6 @@ RECIPE = Recipe(
   source='Kumar, Levine, Goldstein & Feizi 2020',
   dataset='cifar10',
   shows='for p > 2 what any i.i.d. noise certifies in L_p shrinks as images grow',
-  scales={'quick': Scale('seconds')},
+  scales=at_every_scale('seconds'),
   run=run,
 )

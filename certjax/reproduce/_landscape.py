@@ -253,4 +253,5 @@ RECIPE = Recipe(
   shows='all certificates of one small network side by side, each in its norm',
   scales={'quick': Scale('a minute or two', (_DATASET,))},
   run=run,
+  left_out={'full': "a page of this library's own, beside which nothing is published"},
 )

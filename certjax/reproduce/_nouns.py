@@ -154,6 +154,7 @@ class Recipe(NamedTuple):
     run: `Request -> Result`.
     reads_logs: whether `Request.logs` has a meaning.
     weights_at: the scales at which `Request.weights` must be given; at others it has no meaning.
+    left_out: a scale that is not offered -> why.
   """
 
   name: str
@@ -164,6 +165,18 @@ class Recipe(NamedTuple):
   run: Callable[[Request], Result]
   reads_logs: bool = False
   weights_at: tuple[str, ...] = ()
+  left_out: Mapping[str, str] = MappingProxyType({})
+
+
+def at_every_scale(cost: str, datasets: tuple = ()) -> dict[str, Scale]:
+  """The scales of what has one size only, such as arithmetic: larger ones are the same computation.
+
+  Example:
+    >>> at_every_scale('seconds')['full'].cost
+    'seconds: the same computation as quick'
+  """
+  same = Scale(f'{cost}: the same computation as quick', datasets)
+  return {scale: same for scale in SCALES} | {'quick': Scale(cost, datasets)}
 
 
 def verdict(row: Row) -> str:

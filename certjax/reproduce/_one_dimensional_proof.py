@@ -5,7 +5,7 @@ from scipy import special
 
 from certjax import smoothing
 from certjax.report import Curves, Line
-from certjax.reproduce._nouns import ARITHMETIC, Recipe, Result, Row, Scale
+from certjax.reproduce._nouns import ARITHMETIC, Recipe, Result, Row, at_every_scale
 from certjax.reproduce._published import published
 
 _PROBABILITIES = (0.6, 0.8, 0.9, 0.99)
@@ -83,6 +83,6 @@ RECIPE = Recipe(
   source='Cohen et al. 2019; Levine, Singla & Feizi 2019',
   dataset=ARITHMETIC,
   shows='the worst classifier of a given probability is a half-space, and decides the certificate',
-  scales={'quick': Scale('seconds')},
+  scales=at_every_scale('seconds'),
   run=run,
 )

@@ -84,9 +84,9 @@ def find(name: str, scale: str = 'quick'):
     raise ValueError(f'`name` must be one of {", ".join(RECIPES)}; got {name!r}.')
   recipe = RECIPES[name]
   if scale not in recipe.scales:
+    why = recipe.left_out.get(scale, 'others are not offered')
     raise ValueError(
-      f'`scale` of {name} must be one of {", ".join(recipe.scales)}, got {scale!r}: others are '
-      f'not offered.'
+      f'`scale` of {name} must be one of {", ".join(recipe.scales)}, got {scale!r}: {why}.'
     )
   return recipe
 
@@ -136,7 +136,7 @@ def _check_weights(recipe, request):
 
 
 def listing(data_dir=None) -> str:
-  """Each recipe with its source, data, cost at each scale, and whether the data are there.
+  """Each recipe with its source, data, cost at each scale or why there is none, and whether the data are there.
 
   Args:
     data_dir: TFDS directory, or None for its default.
@@ -157,6 +157,7 @@ def listing(data_dir=None) -> str:
       missing = [each for each in scale.datasets if _missing(each, data_dir)]
       there = f'missing: {", ".join(missing)}' if missing else 'data at hand'
       lines.append(f'  {name:<8} {scale.cost} (data: {_named(scale.datasets)}; {there})')
+    lines += [f'  {name:<8} not offered: {why}' for name, why in recipe.left_out.items()]
   return '\n'.join(lines)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from certjax import certify, smoothing
 from certjax.report import Curves, Line, Regions
-from certjax.reproduce._nouns import ARITHMETIC, Recipe, Result, Row, Scale
+from certjax.reproduce._nouns import ARITHMETIC, Recipe, Result, Row, at_every_scale
 from certjax.reproduce._published import published
 
 _SIGMA, _ALPHA = 0.2, 1e-3
@@ -80,6 +80,6 @@ RECIPE = Recipe(
   source='Cohen et al. 2019, Figure 1',
   dataset=ARITHMETIC,
   shows='regions of a classifier of the plane before and after smoothing, with certified discs',
-  scales={'quick': Scale('seconds')},
+  scales=at_every_scale('seconds'),
   run=run,
 )

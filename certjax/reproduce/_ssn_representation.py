@@ -7,7 +7,7 @@ import numpy as np
 
 from certjax import smoothing
 from certjax.report import Curves, Line
-from certjax.reproduce._nouns import ARITHMETIC, Recipe, Result, Row, Scale
+from certjax.reproduce._nouns import ARITHMETIC, Recipe, Result, Row, at_every_scale
 from certjax.reproduce._published import numbers, published
 
 _STEPS = 255
@@ -85,6 +85,6 @@ RECIPE = Recipe(
   source='Levine & Feizi 2021 (splitting noise)',
   dataset=ARITHMETIC,
   shows='splitting noise tells two pixel values apart as seldom as added noise, inside [0, 1]',
-  scales={'quick': Scale('seconds')},
+  scales=at_every_scale('seconds'),
   run=run,
 )

@@ -298,7 +298,7 @@ def test_digits_stand_beside_cifar10_and_are_counted_by_hand(trained_request):
 @pytest.mark.parametrize('name, cells', [('cohen-cifar10', 18), ('cohen-imagenet', 12)])
 def test_published_tables_from_the_authors_logs(monkeypatch, request_in, shared, name, cells):
   run = report.Run('digits', np.arange(2), np.array([1, 2]), certify.Certificate(np.array([1, 2]), np.array([0.3, 0.6])))  # fmt: skip
-  monkeypatch.setattr(_cohen, '_digits', lambda *arguments: run)
+  monkeypatch.setattr(_cohen, '_certified', lambda *arguments: run)
   logs = shared / 'logs' / 'cohen_logs' / 'data'
   rows = _cohen.run(name, request_in(logs=logs)).rows
   compared = [row for row in rows if row.comparable]
@@ -391,9 +391,9 @@ def test_what_cannot_be_run_is_said(request_in, tmp_path):
   with pytest.raises(ValueError, match="`name` must be one of cohen-cifar10, .*; got 'pat'"):
     reproduce.find('pat')
   with pytest.raises(
-    ValueError, match="`scale` of dpa-mnist must be one of quick, reduced, got 'full'"
+    ValueError, match="`scale` of landscape must be one of quick, got 'full': a page of this library's own"
   ):
-    reproduce.find('dpa-mnist', 'full')
+    reproduce.find('landscape', 'full')
   with pytest.raises(
     ValueError, match='needs mnist: it is not prepared .*certjax data prepare mnist'
   ):
