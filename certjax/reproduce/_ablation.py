@@ -114,7 +114,7 @@ def run_nulls(request, *, plan=None) -> Result:
   return Result(tuple(rows), (figure,), (_NOTE,))
 
 
-def certified_under(request, plan, images, where, law, method, parameters) -> report.Run:
+def certified_under(request, plan, images, where, law, method, parameters, **changed) -> report.Run:
   """A model of its own, trained under a law, and its certificates.
 
   Args:
@@ -124,10 +124,11 @@ def certified_under(request, plan, images, where, law, method, parameters) -> re
     where: name of the folder of both, and of the run.
     law: a `Smoothing`.
     method, parameters: what configs call it.
+    **changed: other fields of the preset that are changed.
   """
   run = trained(
     request, plan.preset, where, law, dataset=plan.dataset, num_epochs=plan.num_epochs,
-    method=method, parameters=parameters, save_every_epochs=plan.num_epochs,
+    method=method, parameters=parameters, save_every_epochs=plan.num_epochs, **changed,
   )  # fmt: skip
   settings = {'method': method, **parameters}
   proved = certified(request, run, law, images, where, sampling=plan.sampling, **settings)

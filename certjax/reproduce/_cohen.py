@@ -138,7 +138,14 @@ def _certified(request, plan, sigma):
   run = trained(request, plan.preset, where, noise, sigma=float(sigma))
   images = images_of(request, dataset, plan.num_images)
   return certified(
-    request, run, noise, images, where, sampling=plan.sampling, method='gaussian', sigma=float(sigma)
+    request,
+    run,
+    noise,
+    images,
+    where,
+    sampling=plan.sampling,
+    method='gaussian',
+    sigma=float(sigma),
   )
 
 

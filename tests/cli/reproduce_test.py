@@ -33,7 +33,10 @@ def test_the_list_names_all_recipes(command, data_dir):
   [
     ((), ('reproduce what?', 'cohen-cifar10', '--list')),
     (('cohen',), ('`name` must be one of cohen-cifar10', "got 'cohen'")),
-    (('heuristic-defenses', '--scale', 'full'), ('`scale` of heuristic-defenses', "got 'full'", 'not held here')),
+    (
+      ('heuristic-defenses', '--scale', 'full'),
+      ('`scale` of heuristic-defenses', "got 'full'", 'not held here'),
+    ),
     (('cohen-imagenet', '--logs', 'nowhere'), ('`logs`=nowhere has no certify/imagenet',)),
     (('dpa-mnist', '--scale', 'reduced'), ('needs mnist', 'certjax data prepare mnist')),
     (('naive-partitioning', '--seed', -1), ('`seed` must lie in', 'got -1')),

@@ -391,7 +391,8 @@ def test_what_cannot_be_run_is_said(request_in, tmp_path):
   with pytest.raises(ValueError, match="`name` must be one of cohen-cifar10, .*; got 'pat'"):
     reproduce.find('pat')
   with pytest.raises(
-    ValueError, match="`scale` of landscape must be one of quick, got 'full': a page of this library's own"
+    ValueError,
+    match="`scale` of landscape must be one of quick, got 'full': a page of this library's own",
   ):
     reproduce.find('landscape', 'full')
   with pytest.raises(
