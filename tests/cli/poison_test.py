@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from certjax import certify, data, models, poisoning, records, report, train
+from certjax import certify, cli, data, models, poisoning, records, report, train
 from certjax.evaluate import _poisoning
 
 K, GROUP = 20, 8
@@ -17,9 +17,13 @@ SMALL = (
 
 
 @pytest.fixture(scope='module')
-def dpa(once, process, data_dir):
+def dpa(once, data_dir):
   """The directory of a finished run (read only)."""
-  make = lambda out: process('poison', 'dpa', *SMALL, '--data-dir', data_dir, '--out', out)
+
+  def make(out):
+    arguments = ('poison', 'dpa', *SMALL, '--data-dir', data_dir, '--out', out)
+    assert cli.main([str(argument) for argument in arguments]) == 0
+
   return once('poison-run', make)
 
 
@@ -128,14 +132,16 @@ def test_label_flips(command, data_dir, tmp_path):
 
 
 @pytest.fixture(scope='module')
-def features(once, process, data_dir):
+def features(once, data_dir):
   """The directory of a finished training without labels (read only)."""
-  options = (
-    '--dataset', 'digits', '--model', 'digits-cnn', '--augment', 'None', '--num-epochs', 2, '--batch-size', 64,
-  )  # fmt: skip
-  make = lambda out: process(
-    'train', 'rotnet-mnist', *options, '--data-dir', data_dir, '--out', out
-  )
+
+  def make(out):
+    arguments = (
+      'train', 'rotnet-mnist', '--dataset', 'digits', '--model', 'digits-cnn', '--augment', 'None',
+      '--num-epochs', 2, '--batch-size', 64, '--data-dir', data_dir, '--out', out,
+    )  # fmt: skip
+    assert cli.main([str(argument) for argument in arguments]) == 0
+
   return once('rotnet-digits-run', make)
 
 
