@@ -114,6 +114,7 @@ def test_expected_is_the_mean_softmax():
   np.testing.assert_allclose(np.exp(g(x)), mean, rtol=1e-5)
 
 
+@pytest.mark.usefixtures('optimized')  # Its attack runs longer than it compiles.
 def test_certificates_of_the_trained_digits_survive_pgd(trained, data_dir):
   """100 digits, each attacked at 99.9% of its certified radius, re-predicted with fresh noise.
 
@@ -138,11 +139,12 @@ def test_certificates_of_the_trained_digits_survive_pgd(trained, data_dir):
     attack = attacks.pgd(threats.l2(eps), step_size=eps / 4, num_steps=20, loss=attacks.margin)
     return attack(key[None], surrogate, x[None], y[None])[0]
 
+  attack_all = jax.jit(jax.vmap(attack_one))  # One program for both sizes.
   keys = jax.random.split(jax.random.key(2), 100)
   flips = {}
   for factor in (0.999, 3.0):
     eps = jnp.asarray(factor * proof.radius, jnp.float32)
-    x_adv = jax.jit(jax.vmap(attack_one))(keys, x, jnp.asarray(proof.label, jnp.int32), eps)
+    x_adv = attack_all(keys, x, jnp.asarray(proof.label, jnp.int32), eps)
     distance = np.linalg.norm(np.asarray(x_adv - x, np.float64).reshape(100, -1), axis=1)
     assert (distance[kept] <= factor * proof.radius[kept] * (1 + 1e-5)).all()
     label = certify.predict(
