@@ -190,7 +190,7 @@ RECIPES = (
     'how many pixels ablation should show: certified pixels against accuracy, a model for each k',
     run_shown,
     {
-      'quick': 'minutes on 2 cores (estimated): 3 models on digits',
+      'quick': 'two minutes on 2 cores: 3 models on digits',
       'reduced': 'half an hour on 2 cores: 7 models on MNIST, 2 epochs each',
       'full': 'days on an accelerator: 20 models on MNIST, 400 epochs each, all test images',
     },
@@ -200,7 +200,7 @@ RECIPES = (
     'hidden pixels in channels of their own beside hidden pixels of the mean grey',
     run_nulls,
     {
-      'quick': 'minutes on 2 cores (estimated): 2 models on digits',
+      'quick': 'a minute on 2 cores: 2 models on digits',
       'reduced': 'minutes on 2 cores: 2 models on MNIST, 2 epochs each',
       'full': 'hours on an accelerator: 2 models on MNIST, 400 epochs each, all test images',
     },

@@ -173,7 +173,7 @@ RECIPE = Recipe(
   shows='why ablation certifies more pixels than random replacement: thresholds, information, medians',
   scales={
     'quick': Scale(
-      'minutes on 2 cores (estimated): arithmetic, and 3 models on digits', ('digits',)
+      'a minute or two on 2 cores: arithmetic, and 3 models on digits', ('digits',)
     ),
     'reduced': Scale('a quarter of an hour on 2 cores: 3 models on MNIST', ('mnist',)),
     'full': Scale('an accelerator, a day (not timed): 8 models on MNIST, all test images', ('mnist',)),

@@ -87,7 +87,7 @@ RECIPE = Recipe(
   shows='which images fall to which threats, and whether the perceptual one contains the others',
   scales={
     'quick': Scale(
-      'minutes (not timed): two small networks on digits, 20 epochs, 100 images', ('digits',)
+      'a minute or two on 2 cores: two small networks on digits, 20 epochs, 100 images', ('digits',)
     ),
     'reduced': Scale('half an hour or more (not timed): the same on MNIST, 200 images', ('mnist',)),
   },

@@ -197,7 +197,7 @@ RECIPE = Recipe(
   dataset='cifar10',
   shows='defences without useful gradients: what PGD through them, and an adaptive attack, leave',
   scales={
-    'quick': Scale('minutes (not timed): two small networks on digits, six defences', (_DATASET,))
+    'quick': Scale('a minute or two on 2 cores: two small networks on digits, six defences', (_DATASET,))
   },
   run=run,
   left_out={'full': "the defended networks of CIFAR-10 and ImageNet that were attacked are not held here"},

@@ -168,7 +168,7 @@ RECIPE = Recipe(
   shows='which distance predicts what is seen: the analysis, by a simulated observer',
   scales={
     'quick': Scale(
-      'minutes (not timed): two small networks on digits, 12 attacks on 100 images', ('digits',)
+      'a minute on 2 cores: two small networks on digits, 12 attacks on 100 images', ('digits',)
     ),
   },
   run=run,

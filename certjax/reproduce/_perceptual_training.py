@@ -304,7 +304,7 @@ def _recipe(name, dataset, shows, function, full=None):
   return Recipe(
     name=name, source=_SOURCE, dataset=dataset, shows=shows, run=function, left_out=left_out,
     scales={
-      'quick': Scale('minutes (not timed): four or five small networks on digits, 20 epochs, 100 images', ('digits',)),
+      'quick': Scale('three or four minutes on 2 cores: four or five small networks on digits, 20 epochs, 100 images', ('digits',)),
       'reduced': Scale('an hour or more (not timed): five networks on MNIST, 200 images', ('mnist',)),
       **({'full': Scale(full, ('cifar10',))} if full else {}),
     },

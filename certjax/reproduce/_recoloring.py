@@ -266,7 +266,7 @@ RECIPE = Recipe(
   dataset='cifar10',
   shows='recolouring, flow and additive changes together break more than each alone',
   scales={
-    'quick': Scale('minutes (not timed): one small network on digits, five searches', ('digits',)),
+    'quick': Scale('a minute on 2 cores: one small network on digits, five searches', ('digits',)),
     'reduced': Scale(
       "about an hour (not timed): the authors' networks (--weights DIR), 200 images", ('cifar10',)
     ),

@@ -170,7 +170,7 @@ RECIPE = Recipe(
   dataset='cifar10',
   shows='orthogonal convolutions: certified, standard and adversarial accuracy of SOC beside BCOP',
   scales={
-    'quick': Scale('minutes on 2 cores (estimated): 8 small networks on digits', ('digits',)),
+    'quick': Scale('eight minutes on 2 cores: 8 small networks on digits', ('digits',)),
     'reduced': Scale('an hour on 2 cores: 8 small networks on MNIST', ('mnist',)),
     'full': Scale('accelerators, weeks (not timed): 16 LipConvnets and 6 ResNet-18, 200 epochs, all test images', ('cifar10',)),
   },

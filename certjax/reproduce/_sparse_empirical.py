@@ -183,7 +183,7 @@ RECIPE = Recipe(
   dataset='mnist',
   shows='how many pixels Pointwise changes to turn each classifier, beside what ablation certifies',
   scales={
-    'quick': Scale('minutes on 2 cores (estimated): 3 networks on digits', ('digits',)),
+    'quick': Scale('two minutes on 2 cores: 3 networks on digits', ('digits',)),
     'reduced': Scale('an hour on 2 cores: 3 networks on MNIST', ('mnist',)),
     'full': Scale('an accelerator, days (not timed): 3 networks on MNIST, 100 images, 10,000 votes a question', ('mnist',)),
   },

@@ -130,7 +130,7 @@ def _recipe(name, dataset, cost):
     name=f'dssn-{name}', source='Levine & Feizi 2021 (splitting noise)', dataset=dataset,
     shows='L1 certified accuracy of uniform, splitting and derandomized splitting noise',
     scales={
-      'quick': Scale('minutes (not timed): three noises, two sigmas, on digits', ('digits',)),
+      'quick': Scale('a minute or two on 2 cores: three noises, two sigmas, on digits', ('digits',)),
       'reduced': Scale('an hour or more (not timed): the same on MNIST', ('mnist',)),
       'full': Scale(cost, (dataset,)),
     },
