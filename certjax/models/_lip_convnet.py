@@ -41,7 +41,7 @@ class LipConvNet(Chain):
   Example:
     >>> import jax
     >>> module = LipConvNet(10, width=2)
-    >>> variables = module.init(jax.random.key(0), jax.numpy.zeros((1, 8, 8, 1)))
+    >>> variables = jax.jit(module.init)(jax.random.key(0), jax.numpy.zeros((1, 8, 8, 1)))
     >>> sorted(name for name in variables['params'] if name.startswith('conv'))
     ['conv1_0', 'conv2_0', 'conv3_0']
     >>> layers.lipschitz_upper(module, variables)
