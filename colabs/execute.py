@@ -18,6 +18,7 @@ import time
 import nbformat
 
 NOTEBOOKS = sorted(pathlib.Path(__file__).parent.glob('*.ipynb'))
+_ADDRESS, _TEMPORARY = re.compile(r' at 0x[0-9a-f]+'), re.compile(r'/tmp/tmp\w+')
 _PLACES = re.compile(r'/(?:tmp|root|home|work|usr|var)/[\w./-]*')
 
 
@@ -105,9 +106,11 @@ def _joined(outputs):
 
 
 def _without_addresses(output):
-  """An output without what differs from run to run: the address of an object."""
-  if 'text/plain' in output.get('data', {}):
-    output.data['text/plain'] = re.sub(r' at 0x[0-9a-f]+', '', output.data['text/plain'])
+  """An output without what differs from run to run: addresses of objects, temporary directories."""
+  texts = output.get('data', {}) if 'data' in output else output
+  for kind in ('text/plain', 'text'):
+    if kind in texts:
+      texts[kind] = _TEMPORARY.sub('DIR', _ADDRESS.sub('', texts[kind]))
   return output
 
 

@@ -63,7 +63,9 @@ FIGURE = "from IPython.display import Image\nImage(data=b'\\x89PNG', format='png
 
 @pytest.mark.filterwarnings('ignore')
 def test_outputs_are_kept_and_belong_to_their_code(execute, tmp_path):
-  path = notebook_of(tmp_path / 'a.ipynb', 'print(6 * 7)', FIGURE)
+  path = notebook_of(
+    tmp_path / 'a.ipynb', 'import tempfile\nprint(6 * 7, tempfile.mkdtemp())', FIGURE
+  )
   assert execute.problems(path) == [
     'a.ipynb: its outputs are of other code: python colabs/execute.py',
     'a.ipynb: it was not run once, from top to bottom',
@@ -72,7 +74,7 @@ def test_outputs_are_kept_and_belong_to_their_code(execute, tmp_path):
   execute.execute(path)
   assert execute.problems(path) == []
   made = nbformat.read(path, as_version=4)
-  assert made.cells[0].outputs[0].text == '42\n' and 'seconds' in made.metadata['certjax']
+  assert made.cells[0].outputs[0].text == '42 DIR\n' and 'seconds' in made.metadata['certjax']
 
   made.cells[0].source = 'print(6 * 8)'
   nbformat.write(made, path)
