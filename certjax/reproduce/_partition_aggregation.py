@@ -188,7 +188,7 @@ def _rows(name, request, plan, theirs, parts, votes, found):
   ]  # fmt: skip
 
 
-def _recipe(name, dataset, shows, costs, left_out=MappingProxyType({})):
+def _recipe(name, dataset, shows, costs, left_out: Mapping[str, str] = MappingProxyType({})):
   scales = {
     scale: Scale(cost, (PLANS[name][scale].dataset,)) for scale, cost in costs.items()
   }  # fmt: skip
