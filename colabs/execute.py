@@ -72,8 +72,8 @@ def problems(path) -> list:
     found.append('it was not run once, from top to bottom')
   if any(output.output_type == 'error' for output in outputs):
     found.append('it ends in an error')
-  if not any('image/png' in output.get('data', {}) for output in outputs):
-    found.append('it shows no figure')
+  if not any('image/png' in output.get('data', {}) for output in code[-1].outputs):
+    found.append('its last cell of code shows no figure')
   return [f'{path.name}: {line}' for line in found]
 
 
