@@ -23,7 +23,7 @@ def test_runs(path, data_dir, monkeypatch):
   for cell in notebook.cells:
     if cell.cell_type == 'code':
       cell.outputs = []
-  NotebookClient(notebook, timeout=120, kernel_name='python3').execute()
+  NotebookClient(notebook, timeout=300, kernel_name='python3').execute()
   *_, last = (cell for cell in notebook.cells if cell.cell_type == 'code')
   figures = [output for output in last.outputs if 'image/png' in output.get('data', {})]
   assert figures, 'a notebook ends with a figure'
