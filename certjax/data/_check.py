@@ -27,8 +27,8 @@ def check_images(x, *, name: str = 'x', shape: tuple[int, int, int] | None = Non
     >>> check_images(np.full((1, 8, 8, 1), 17.0))
     Traceback (most recent call last):
       ...
-    ValueError: `x` must lie in [0, 1], got 17.0 at [0, 0, 0, 0] (range 17.0 .. 17.0): these look \
-  like grey levels, divide by 255.
+    ValueError: `x` must lie in [0, 1], got 17.0 at [0, 0, 0, 0] (range 17.0 .. 17.0): these look
+    like grey levels, divide by 255.
   """
   x = np.asarray(x)
   if x.dtype != np.uint8 and x.dtype.kind != 'f' and x.dtype.name != 'bfloat16':
