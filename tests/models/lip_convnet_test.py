@@ -65,6 +65,7 @@ def test_activation_variance_never_grows(network):
   assert variances[-1] > 0
 
 
+@pytest.mark.usefixtures('optimized')  # Its attack runs longer than it compiles.
 def test_attacks_break_no_certificate(network):
   module, variables, logits = network
   bound = layers.lipschitz_upper(module, variables)

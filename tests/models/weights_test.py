@@ -307,6 +307,7 @@ def test_another_architecture(tmp_path, state):
     models.load_weights(save(tmp_path / 'x.npz', headless), 'resnet20')
 
 
+@pytest.mark.usefixtures('optimized')  # Ten thousand images through one program.
 def test_published_resnet20_on_the_real_test_set(shared):
   """akamaster's CIFAR-10 ResNet-20: 91.73% of the 10,000 test images."""
   variables = models.load_weights(shared / 'weights/cifar_resnet20_akamaster.npz', 'resnet20')
