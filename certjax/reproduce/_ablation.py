@@ -201,7 +201,7 @@ RECIPES = (
     run_nulls,
     {
       'quick': 'a minute on 2 cores: 2 models on digits',
-      'reduced': 'minutes on 2 cores: 2 models on MNIST, 2 epochs each',
+      'reduced': 'ten minutes on 2 cores: 2 models on MNIST, 2 epochs each',
       'full': 'hours on an accelerator: 2 models on MNIST, 400 epochs each, all test images',
     },
   ),
