@@ -83,19 +83,28 @@ def check_cards(cards, result) -> list[Checked]:
 
   Example:
     >>> from certjax.reproduce import Result, Row
-    >>> again = Result((Row('a', 0.5, '', '', 'digits'), Row('b', 0.4, '', '', 'digits')))
-    >>> ours = {'value': 0.5, 'interval': [0.3, 0.7], 'dataset': 'digits', 'setting': ''}
-    >>> cards = [{'number': number, 'ours': ours} for number in 'abc']
+    >>> found = [('a', 0.5, 'x'), ('b', 0.4, 'x'), ('c', 0.1, 'x'), ('c', 0.5, 'y'), ('d', 0.9, 'x')]
+    >>> again = Result(tuple(Row(name, now, '', setting, 'digits') for name, now, setting in found))
+    >>> ours = {'value': 0.5, 'interval': [0.3, 0.7], 'dataset': 'digits', 'setting': 'y'}
+    >>> cards = [{'number': number, 'ours': ours} for number in 'abcde']
     >>> [one.became for one in check_cards(cards, again)]
-    ['same', 'inside its interval', 'gone']
+    ['same', 'inside its interval', 'same', 'another', 'gone']
   """
-  rows = {(row.number, row.dataset, row.setting): row.ours for row in result.rows}
-  return [
-    Checked(card['number'], before := card['ours'].get('value'), now, _became(before, now, card))
-    for card in cards
-    for named in [(card['number'], *(card['ours'].get(key) for key in ('dataset', 'setting')))]
-    for now in [rows.get(named)]
+  checked = []
+  for card in cards:
+    before, now = card['ours'].get('value'), _now(card, result.rows)
+    checked.append(Checked(card['number'], before, now, _became(before, now, card)))
+  return checked
+
+
+def _now(card, rows):
+  """The number of the same name and data set; of several the one of the same setting, whose words may change."""
+  ours = card['ours']
+  named = [
+    row for row in rows if (row.number, row.dataset) == (card['number'], ours.get('dataset'))
   ]
+  same = [row for row in named if row.setting == ours.get('setting')] or named
+  return same[0].ours if len(same) == 1 else None
 
 
 def _became(before, now, card):
